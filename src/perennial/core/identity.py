@@ -1,0 +1,112 @@
+"""Identity from content: what decides whether two trainings are the same training.
+
+Keys and seeds are digests of *what* is learned from and *what* learns, never of where it is stored, in how
+many files it came or which strategy asked. Two strategies, two runs or two machines that ask for the same
+training get the same key, so it is done once; and a training's seed follows from its key, so it is repeatable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from datetime import date, datetime, timedelta
+from enum import Enum
+from functools import partial
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+
+#: bump when the meaning of a key changes: old cache entries are then never mistaken for new ones
+IDENTITY_FORMAT = 1
+
+
+class Unhashable(TypeError):
+    """A setting whose content cannot be told (a lambda, an open file): the training is not shared."""
+
+
+def digest(*parts: str | bytes | memoryview) -> str:
+    """A SHA-256 over parts, each preceded by its length so that no two lists of parts collide."""
+    sha = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        size = data.nbytes if isinstance(data, memoryview) else len(data)
+        sha.update(size.to_bytes(8, "little"))
+        sha.update(data)
+    return sha.hexdigest()
+
+
+def seed_from(*parts: str) -> int:
+    """A seed in [0, 2**31) that depends on every part."""
+    return int(digest("seed", *parts)[:8], 16) & 0x7FFF_FFFF
+
+
+def canonical(value: object) -> str:
+    """A text that is equal for equal content and different otherwise.
+
+    Understands plain values, containers, numpy arrays, dates, enums, named functions and classes, and any
+    object with scikit-learn's ``get_params``. A function defined in ``__main__`` or a notebook is told by its
+    source as well, since its name says too little.
+
+    Raises
+    ------
+    Unhashable
+        For a lambda, a closure or any object whose content cannot be told.
+    """
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"))
+
+
+def _plain(value: object) -> Any:
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return {"float": value.hex()}
+        case bytes():
+            return {"bytes": digest(value)}
+        case Enum():
+            return {"enum": [type(value).__module__, type(value).__qualname__, value.name]}
+        case datetime() | date() | timedelta():
+            return {type(value).__name__: str(value)}
+        case list():
+            return [_plain(item) for item in value]
+        case tuple():
+            return {"tuple": [_plain(item) for item in value]}
+        case set() | frozenset():
+            return {"set": sorted(canonical(item) for item in value)}
+        case Mapping():
+            return {"map": sorted([canonical(key), _plain(item)] for key, item in value.items())}
+        case np.generic():
+            return {"numpy": [str(value.dtype), _plain(value.item())]}
+        case np.ndarray():
+            if value.dtype.hasobject:
+                return {"array": [_plain(item) for item in value.tolist()], "shape": list(value.shape)}
+            data = np.ascontiguousarray(value)
+            return {"array": [str(data.dtype), list(data.shape), digest(data.tobytes())]}
+        case np.random.RandomState():
+            return {"random": _plain(value.get_state(legacy=False))}
+        case np.random.Generator():
+            return {"random": _plain(value.bit_generator.state)}
+        case partial():
+            return {"partial": [_plain(value.func), _plain(value.args), _plain(value.keywords)]}
+        case type() | FunctionType():
+            return _named(value)
+    if hasattr(value, "get_params") and not isinstance(value, type):
+        return {"object": _named(type(value)), "params": _plain(value.get_params(deep=False))}
+    if hasattr(value, "__module__") and hasattr(value, "__qualname__"):  # builtin and ufunc-like callables
+        return _named(value)
+    raise Unhashable(f"{type(value).__qualname__} has no content that could be hashed")
+
+
+def _named(value: Any) -> Any:
+    module, name = value.__module__, value.__qualname__
+    if "<lambda>" in name or "<locals>" in name:
+        raise Unhashable(f"{module}.{name} is a lambda or a local definition: give it a name in a module")
+    if module == "__main__":
+        try:
+            return {"named": [module, name, digest(inspect.getsource(value))]}
+        except (OSError, TypeError) as error:
+            raise Unhashable(f"{name} lives in __main__ and has no source: move it to a module") from error
+    return {"named": [module, name]}

@@ -1,0 +1,282 @@
+"""The seams: what a learner, a window, a trigger, a strategy, a gate, a trainer and a ledger must be.
+
+A capability is a type, never a flag: whoever can be updated is :class:`Updatable`, and asking a learner that is
+not fails before any training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, Self, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perennial.core.features import Features
+from perennial.core.records import Decision, Examples, Loss, Prediction, TaskKind, Turn, Verdict, Version
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """A way to learn, and after ``fit`` a model.
+
+    A learner that was never fitted is a template. ``fit`` leaves ``self`` alone and gives a new model, always from
+    scratch, also when ``self`` is a model. Prediction never changes a model.
+    """
+
+    @property
+    def name(self) -> str:
+        """A short name for reports, e.g. ``"LGBMClassifier"``."""
+        ...
+
+    @property
+    def task(self) -> TaskKind:
+        """``"classification"`` or ``"regression"``."""
+        ...
+
+    @property
+    def resumes(self) -> bool:
+        """Whether save, load and go on gives bit for bit what going on gives: the resume contract."""
+        ...
+
+    def identity(self) -> str:
+        """Canonical text of class, parameters and library versions; raises ``Unhashable`` if it cannot be told."""
+        ...
+
+    def fit(self, examples: Examples, seed: int) -> Self:
+        """A new model trained on ``examples`` alone. The user's own ``random_state`` wins over ``seed``."""
+        ...
+
+    def predict(self, features: Features) -> Prediction:
+        """Predictions for rows, with this model's own classes."""
+        ...
+
+    def save(self) -> bytes:
+        """The whole state, preprocessing and random state included."""
+        ...
+
+    def load(self, blob: bytes) -> Self:
+        """A new model from what :meth:`save` of the same template gave; raises ``FormatError`` if it cannot."""
+        ...
+
+    def digest(self) -> str:
+        """Digest of the learned state: equal for equal states, whatever their pickles look like."""
+        ...
+
+    def row_trees(self, rows: int) -> int:
+        """Rows times trees that the last training of ``rows`` rows built: the noise-free cost; 0 without trees."""
+        ...
+
+    def check(self, features: Features) -> None:
+        """Raise ``DataError``, naming the column, if rows hold what this learner refuses (infinities, NaN, text)."""
+        ...
+
+
+@runtime_checkable
+class Updatable(Learner, Protocol):
+    """A learner whose model can go on learning in place."""
+
+    def begin(self) -> Self:
+        """A new untrained model that can be updated and asked from the first row on."""
+        ...
+
+    def update(self, examples: Examples, seed: int) -> None:
+        """Go on from the current state on new examples only. Mutates ``self``."""
+        ...
+
+
+@runtime_checkable
+class Interleaved(Updatable, Protocol):
+    """An updatable learner that can test and train rows one after the other in a single call, cheaply."""
+
+    def interleave(self, queue: Examples, features: Features, upto: NDArray[np.int64], seed: int) -> Prediction:
+        """Before predicting row i, learn ``queue[upto[i - 1] : upto[i]]`` one example at a time; mutates ``self``.
+
+        ``upto`` is non-decreasing, shape (n,) for n rows of ``features``. Must equal n single calls of ``update``
+        and ``predict``. Examples beyond ``upto[-1]`` are not learned.
+        """
+        ...
+
+
+@runtime_checkable
+class Summable(Learner, Protocol):
+    """A learner that fits from sums of block statistics, so that a sliding window reads each row once."""
+
+    def summarise(self, examples: Examples) -> Any:
+        """Sufficient statistics of a block of examples."""
+        ...
+
+    def fit_sum(self, blocks: Sequence[Any], examples: Examples) -> Self:
+        """The model that ``fit`` on all blocks together gives, from their statistics.
+
+        ``examples`` has the class table and schema, and may be empty.
+        """
+        ...
+
+
+@runtime_checkable
+class LearnsUnlabelled(Learner, Protocol):
+    """A learner that is also given rows without a label (code -1, or NaN)."""
+
+    @property
+    def wants_unlabelled(self) -> Literal[True]:
+        """Always true; its presence is what makes the type."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """What a window may look at: the examples whose labels are known at ``now``, in order of position.
+
+    Parameters
+    ----------
+    now : int
+        The instant of training.
+    position, time : array of int64, shape (n,)
+        Ascending positions, and their event times.
+    rows : array of uint8, shape (n, 16)
+        Digests of their features: what seeded draws are made by.
+    initial : int
+        Rows at positions below this one are the initial data.
+    label_delay : int
+        How long every label takes at least, in microseconds.
+    seed : int
+        The base seed.
+    """
+
+    now: int
+    position: NDArray[np.int64]
+    time: NDArray[np.int64]
+    rows: NDArray[np.uint8]
+    initial: int
+    label_delay: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What a window chose: ascending indices into the cut, and a weight for each (None: all ones)."""
+
+    index: NDArray[np.int64]
+    weights: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """What must be kept for a window's next use: the rest of the raw rows may go.
+
+    ``rows``: this many newest labelled rows; ``since``: rows at or after this event time; ``initial``: the initial
+    rows; ``everything``: all rows. The union is kept.
+    """
+
+    rows: int = 0
+    since: int | None = None
+    initial: bool = False
+    everything: bool = False
+
+
+class Window(Protocol):
+    """Which examples a stateless training may see."""
+
+    def select(self, cut: Cut) -> Selection:
+        """The chosen examples. Pure: depends on the cut alone."""
+        ...
+
+    def keep(self, now: int, label_delay: int) -> Keep:
+        """What a selection at ``now`` or later can still ask for."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a trigger sees at the start of a turn.
+
+    Parameters
+    ----------
+    now : int
+        The instant.
+    anchor : int
+        The instant of the first training: calendars count from here.
+    trained_at : int
+        The instant of the last training that this trigger is about.
+    labelled : int
+        Examples whose labels became known since that training, up to now.
+    fresh : int
+        Of those, the ones that became known in this turn.
+    loss : Loss
+        Losses of the predictions whose labels became known in this turn.
+    rejections : int
+        Verdicts against challengers since the last promotion.
+    """
+
+    now: int
+    anchor: int
+    trained_at: int
+    labelled: int
+    fresh: int
+    loss: Loss
+    rejections: int = 0
+
+
+class Trigger(Protocol):
+    """When to train: a fold over facts. State is plain data (numbers, strings, lists) and goes into checkpoints."""
+
+    def start(self) -> Any:
+        """State before the first turn and after each training."""
+        ...
+
+    def step(self, state: Any, facts: Facts) -> tuple[Decision, Any]:
+        """The decision of this turn with its reason, and the state for the next."""
+        ...
+
+    def trained(self, state: Any, facts: Facts) -> Any:
+        """State after a training in this turn."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a strategy wants done in a turn."""
+
+    action: Literal["nothing", "fit", "update"]
+    decisions: tuple[Decision, ...]
+
+    @property
+    def reason(self) -> str:
+        """Why: the reasons of the decisions that fired."""
+        return "; ".join(d.reason for d in self.decisions if d.fire)
+
+
+class Trainer(Protocol):
+    """Does trainings, once each: the edge where CPU time is measured and identical work is shared."""
+
+    def fit(self, learner: Learner, examples: Examples, key: str | None, seed: int) -> tuple[Learner, float, bool]:
+        """A model, the CPU seconds its training costs, and whether the result was shared rather than made."""
+        ...
+
+    def update(
+        self, learner: Updatable, examples: Examples, key: str | None, seed: int
+    ) -> tuple[Updatable, float, bool]:
+        """The updated model (``learner`` itself, or a loaded one), its CPU seconds, and whether it was shared."""
+        ...
+
+    def seconds(self) -> float:
+        """CPU seconds used so far by this process: for the cost of predictions."""
+        ...
+
+
+class Gate(Protocol):
+    """Champion against challenger."""
+
+    def judge(self, challenger: Version, champion: Version | None) -> Verdict:
+        """Promote, reject or keep shadowing, with the evidence."""
+        ...
+
+
+class Ledger(Protocol):
+    """Where turns become a lasting record: whole, in order, once."""
+
+    def commit(self, turn: Turn) -> None:
+        """Record a turn; raises ``LedgerError`` if it does not follow the last one."""
+        ...
