@@ -162,7 +162,7 @@ def _numbers(values: Any) -> NDArray[Any]:
     return np.asarray(values.to_numpy())
 
 
-_Index = slice | NDArray[np.int64]
+Index = slice | NDArray[np.int64]  #: rows of a chunk: a run, or any rows in any order
 
 
 @final
@@ -174,7 +174,7 @@ class Features:
 
     __slots__ = ("_cache", "_parts", "_rows", "schema")
 
-    def __init__(self, schema: Schema, parts: Sequence[tuple[Chunk, _Index]], rows: int) -> None:
+    def __init__(self, schema: Schema, parts: Sequence[tuple[Chunk, Index]], rows: int) -> None:
         self.schema = schema
         self._parts = tuple(parts)
         self._rows = rows
@@ -188,7 +188,7 @@ class Features:
     @classmethod
     def join(cls, schema: Schema, several: Iterable[Features]) -> Features:
         """Rows of several selections, one after the other."""
-        parts: list[tuple[Chunk, _Index]] = []
+        parts: list[tuple[Chunk, Index]] = []
         rows = 0
         for features in several:
             parts.extend(features._parts)
@@ -197,6 +197,11 @@ class Features:
 
     def __len__(self) -> int:
         return self._rows
+
+    @property
+    def parts(self) -> tuple[tuple[Chunk, Index], ...]:
+        """The chunks in order, each with the rows that are selected of it."""
+        return self._parts
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -253,6 +258,13 @@ class Features:
             found = self._cache["frame"] = self.arrow().to_pandas()
         return found
 
+    def codes(self) -> dict[str, NDArray[np.int32]]:
+        """Codes of every category column by name, each of shape (n,), -1 for null."""
+        return {
+            self.schema.columns[j].name: np.concatenate([c.table.column(j).to_numpy()[i] for c, i in self._parts])
+            for j in self.schema.categories
+        }
+
     def dicts(self) -> list[dict[str, Any]]:
         """Rows as dicts of plain Python values, as River takes them."""
         if (found := self._cache.get("dicts")) is None:
@@ -263,7 +275,7 @@ class Features:
 
     def slice(self, start: int, stop: int) -> Features:
         """Rows ``[start, stop)`` of this selection."""
-        parts: list[tuple[Chunk, _Index]] = []
+        parts: list[tuple[Chunk, Index]] = []
         at = 0
         for chunk, index in self._parts:
             size = index.stop - index.start if isinstance(index, slice) else len(index)
@@ -281,7 +293,7 @@ class Features:
         sizes = [i.stop - i.start if isinstance(i, slice) else len(i) for _, i in self._parts]
         edges = np.concatenate([[0], np.cumsum(sizes)])
         which = np.searchsorted(edges, indices, side="right") - 1
-        parts: list[tuple[Chunk, _Index]] = []
+        parts: list[tuple[Chunk, Index]] = []
         cuts = np.flatnonzero(np.diff(which)) + 1  # runs that stay within one part
         for low, high in zip([0, *cuts], [*cuts, len(indices)], strict=True):
             if low == high:

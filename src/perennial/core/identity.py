@@ -11,6 +11,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from datetime import date, datetime, timedelta
 from enum import Enum
 from functools import partial
@@ -93,6 +94,8 @@ def _plain(value: object) -> Any:
             return {"partial": [_plain(value.func), _plain(value.args), _plain(value.keywords)]}
         case type() | FunctionType():
             return _named(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {"record": _named(type(value)), "fields": {f.name: _plain(getattr(value, f.name)) for f in fields(value)}}
     if hasattr(value, "get_params") and not isinstance(value, type):
         return {"object": _named(type(value)), "params": _plain(value.get_params(deep=False))}
     if hasattr(value, "__module__") and hasattr(value, "__qualname__"):  # builtin and ufunc-like callables

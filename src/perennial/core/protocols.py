@@ -6,7 +6,7 @@ not fails before any training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from perennial.core.features import Features
 from perennial.core.records import Decision, Examples, Loss, Prediction, TaskKind, Turn, Verdict, Version
+from perennial.core.times import NEVER
 
 
 @runtime_checkable
@@ -164,14 +165,15 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keep:
-    """What must be kept for a window's next use: the rest of the raw rows may go.
+    """What must be kept for a window's next use: the rest of the raw rows may go. The union is kept.
 
-    ``rows``: this many newest labelled rows; ``since``: rows at or after this event time; ``initial``: the initial
-    rows; ``everything``: all rows. The union is kept.
+    ``since``: rows at or after this event time. ``rows``: this many newest labelled rows among those with event time
+    at or before ``until`` (and all newer ones). ``initial``: the initial rows. ``everything``: all rows.
     """
 
-    rows: int = 0
     since: int | None = None
+    rows: int = 0
+    until: int = NEVER
     initial: bool = False
     everything: bool = False
 
@@ -185,6 +187,10 @@ class Window(Protocol):
 
     def keep(self, now: int, label_delay: int) -> Keep:
         """What a selection at ``now`` or later can still ask for."""
+        ...
+
+    def __str__(self) -> str:
+        """The window in a few words, for reports."""
         ...
 
 
@@ -234,6 +240,10 @@ class Trigger(Protocol):
         """State after a training in this turn."""
         ...
 
+    def __str__(self) -> str:
+        """The trigger in a few words, for reports."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -248,21 +258,27 @@ class Plan:
         return "; ".join(d.reason for d in self.decisions if d.fire)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """A training's result: the model, the CPU seconds that making it costs, and whether it was shared, not made."""
+
+    model: Learner
+    cpu_seconds: float
+    shared: bool
+
+
 class Trainer(Protocol):
-    """Does trainings, once each: the edge where CPU time is measured and identical work is shared."""
+    """Has trainings done, once each: the edge where CPU time is measured and identical work is shared."""
 
-    def fit(self, learner: Learner, examples: Examples, key: str | None, seed: int) -> tuple[Learner, float, bool]:
-        """A model, the CPU seconds its training costs, and whether the result was shared rather than made."""
+    def obtain(self, key: str | None, template: Learner, make: Callable[[], Learner]) -> Trained:
+        """The model for ``key``: loaded into ``template`` if it was made before, else from ``make()``.
+
+        ``key`` None means that this training must not be shared.
+        """
         ...
 
-    def update(
-        self, learner: Updatable, examples: Examples, key: str | None, seed: int
-    ) -> tuple[Updatable, float, bool]:
-        """The updated model (``learner`` itself, or a loaded one), its CPU seconds, and whether it was shared."""
-        ...
-
-    def seconds(self) -> float:
-        """CPU seconds used so far by this process: for the cost of predictions."""
+    def cpu_seconds(self) -> float:
+        """CPU seconds used so far by this process: for the cost of predictions. Decides nothing."""
         ...
 
 

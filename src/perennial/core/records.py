@@ -337,11 +337,12 @@ class Loss:
 class Joined:
     """Labels that became known in a turn, in the order they did.
 
-    ``position`` int64 (m,); ``codes`` int32 (m,) into the class table, or ``values`` float64 (m,); ``revised``
-    bool (m,): the row had another label before.
+    ``position`` and ``known_at`` int64 (m,); ``codes`` int32 (m,) into the class table, or ``values`` float64 (m,);
+    ``revised`` bool (m,): the row had another label before.
     """
 
     position: NDArray[np.int64]
+    known_at: NDArray[np.int64]
     revised: NDArray[np.bool_]
     codes: NDArray[np.int32] | None = None
     values: NDArray[np.float64] | None = None

@@ -1,0 +1,142 @@
+"""From data to records: what pydantic finds wrong, said in this project's words and with the file's lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, get_args, get_origin
+
+from pydantic import ValidationError
+
+from perennial.config.problems import Problem, Steps, dotted, refuse
+from perennial.config.records import Config
+from perennial.config.shapes import Record
+from perennial.core.errors import ConfigError, nearest
+
+#: pydantic's names for a wrong type, and what to write instead
+_WANTED = {
+    "string_type": "write text",
+    "int_type": "write a whole number",
+    "int_from_float": "write a whole number",
+    "float_type": "write a number",
+    "bool_type": "write true or false",
+    "dict_type": "write a mapping, e.g. {name: value}",
+    "model_type": "write a mapping, e.g. {name: value}",
+    "tuple_type": "write a list, e.g. [a, b]",
+    "finite_number": "write a finite number",
+}
+
+
+def checked(data: Mapping[str, Any], *, name: str, lines: Mapping[Steps, int]) -> Config:
+    """The configuration that plain data describe.
+
+    Parameters
+    ----------
+    data : mapping
+        What the file says.
+    name : str
+        What errors call the file.
+    lines : mapping
+        The line of each setting by its path; empty for data that came from no file.
+
+    Raises
+    ------
+    ConfigError
+        With every setting that breaks a rule, its line, the rule and the nearest valid word.
+    """
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        found = [_problem(item, data, lines) for item in error.errors(include_url=False)]
+        refuse(name, list({(p.path, p.need): p for p in found}.values()))
+
+
+def place(steps: Steps, lines: Mapping[Steps, int]) -> int | None:
+    """The line of a setting, or of the nearest one around it that was written."""
+    return next((lines[steps[:n]] for n in range(len(steps), -1, -1) if steps[:n] in lines), None)
+
+
+def as_problem(error: ConfigError, steps: Steps, data: Any, lines: Mapping[Steps, int]) -> Problem:
+    """A constructor's error, placed where its setting was written, with the value as it was written."""
+    if error.field and (*steps, error.field) in lines:
+        steps = (*steps, error.field)
+    steps = _written(steps, lines)
+    around = _at(steps, data)
+    got = error.got if around is None or isinstance(around, Mapping | list) else around
+    return Problem(line=place(steps, lines), path=dotted(steps), got=got, need=error.need)
+
+
+def _at(steps: Steps, data: Any) -> Any:
+    """What the data say at a path; None where they say nothing."""
+    for step in steps:
+        if isinstance(data, Mapping):
+            data = data.get(step)
+        else:
+            data = data[step] if isinstance(data, list) and isinstance(step, int) else None
+    return data
+
+
+def _written(steps: Steps, lines: Mapping[Steps, int]) -> Steps:
+    """The part of a path that is in the file: `sliding: 0d` has no `span` to point at."""
+    while lines and len(steps) > 1 and steps not in lines:
+        steps = steps[:-1]
+    return steps
+
+
+def _problem(item: Any, data: Mapping[str, Any], lines: Mapping[Steps, int]) -> Problem:
+    steps: Steps = tuple(item["loc"])
+    kind, got = item["type"], item["input"]
+    cause = item.get("ctx", {}).get("error")
+    if isinstance(cause, ConfigError):
+        return as_problem(cause, steps, data, lines)
+    if kind == "invalid_key" or steps[-1:] == ("[key]",):
+        steps = steps[:-1] if kind != "invalid_key" else steps
+        need = "a name is a word: put it in quotes"
+        return Problem(line=place(steps, lines), path=dotted(steps[:-1]), got=steps[-1], need=need)
+    if kind == "missing":
+        need = f"is missing: {_description(steps)}"
+        return Problem(line=place(steps[:-1], lines), path=dotted(steps), got=None, need=need)
+    if kind == "extra_forbidden":
+        return Problem(line=place(steps, lines), path=dotted(steps), got=got, need=_unknown(steps, data))
+    if kind == "literal_error":
+        words = re.findall(r"'([^']*)'", item["ctx"]["expected"])
+        need = nearest(str(got), words)
+    else:
+        need = _WANTED.get(kind, item["msg"])
+    return Problem(line=place(steps, lines), path=dotted(_written(steps, lines)), got=got, need=need)
+
+
+def _unknown(steps: Steps, data: Mapping[str, Any]) -> str:
+    record = _record_at(steps[:-1])
+    fields = record.model_fields if record is not None else {}
+    around = _at(steps[:-1], data)
+    free = [field for field in fields if not (isinstance(around, Mapping) and field in around)]
+    return f"there is no such setting here: {nearest(str(steps[-1]), free or fields)}"
+
+
+def _description(steps: Steps) -> str:
+    record = _record_at(steps[:-1])
+    field = record.model_fields.get(str(steps[-1])) if record is not None else None
+    return (field.description or "") if field is not None else "give it"
+
+
+def _record_at(steps: Steps) -> type[Record] | None:
+    """The record whose settings a path's next step names."""
+    record: type[Record] | None = Config
+    by_name = False
+    for step in steps:
+        if by_name or isinstance(step, int):  # the name of a strategy, or a place in a list
+            by_name = False
+            continue
+        if record is None or step not in record.model_fields:
+            return None
+        annotation = record.model_fields[step].annotation
+        by_name = get_origin(annotation) is dict
+        record = _inner(annotation)
+    return record
+
+
+def _inner(annotation: Any) -> type[Record] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Record):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _inner(part)) is not None), None)

@@ -1,0 +1,768 @@
+"""One turn: join, score, trigger, train, gate, predict.
+
+The engine is the same in a backtest and in production. It is deterministic: same state, same input, same turn. It
+reads no clock and touches no disk; CPU time is measured by the trainer it is given and decides nothing.
+
+::
+
+    batch -> join labels   -> score -> quality -> trigger -> train -> gate -> predict -> Turn
+             known by its     what was            decision   new       verdict  the batch
+             start            predicted           + reason   version   + reason
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perennial.core.errors import DataError, LearnerError
+from perennial.core.features import Features, Kind, Schema
+from perennial.core.identity import IDENTITY_FORMAT, Unhashable, digest, seed_from
+from perennial.core.protocols import (
+    Facts,
+    Gate,
+    Interleaved,
+    Keep,
+    Learner,
+    LearnsUnlabelled,
+    Plan,
+    Summable,
+    Trained,
+    Trainer,
+    Updatable,
+)
+from perennial.core.records import (
+    ABSTAINED,
+    UNSEEN,
+    Batch,
+    Close,
+    Decision,
+    Examples,
+    Joined,
+    Label,
+    Loss,
+    Predicted,
+    Prediction,
+    Tick,
+    Turn,
+    Version,
+)
+from perennial.core.times import NEVER, micros, moment
+from perennial.gate import NoGate
+from perennial.metrics.losses import pointwise
+from perennial.strategies import Situation, Strategy
+from perennial.stream.blocks import BlockSums
+from perennial.stream.book import Book
+from perennial.stream.quality import Quality
+
+Event = Batch | Tick | Close
+
+
+@dataclass(slots=True)
+class _Said:
+    """Predictions of a batch that wait for labels."""
+
+    first: int
+    rows: int
+    prediction: Prediction
+    major: int
+    out: int  # labels still to come
+
+
+@dataclass(slots=True)
+class _Line:
+    """A model that serves or waits to serve, and the version it is."""
+
+    version: Version
+    model: Learner
+
+
+@final
+class Engine:
+    """Keeps one model current over a stream, one turn at a time.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        When to do which training.
+    learner : Learner
+        The strategy's model, wrapped; an ``Updatable`` where the strategy updates.
+    schema : Schema
+        The stream's features.
+    trainer : Trainer
+        Does the trainings: the edge where work is shared and CPU time is measured.
+    label_delay : timedelta
+        How long every label takes at least: windows end that much before the cut.
+    train_latency : timedelta
+        How long after its training a version may serve.
+    seed : int
+        The base seed of all trainings and draws.
+    gate : Gate, optional
+        Champion against challenger; every version is promoted unless given.
+    quality : Quality, optional
+        What a batch must hold to be learned from; anything unless given.
+
+    Raises
+    ------
+    LearnerError
+        If the strategy updates and the learner cannot.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        learner: Learner,
+        *,
+        schema: Schema,
+        trainer: Trainer,
+        label_delay: timedelta = timedelta(0),
+        train_latency: timedelta = timedelta(0),
+        seed: int = 0,
+        gate: Gate | None = None,
+        quality: Quality | None = None,
+    ) -> None:
+        check_can_update(strategy, learner)
+        self._strategy = strategy
+        self._learner = learner
+        self._schema = schema
+        self._trainer = trainer
+        self._label_delay = micros(label_delay)
+        self._latency = micros(train_latency)
+        self._seed = seed
+        self._gate = gate or NoGate()
+        self._quality = quality or Quality()
+        self._identity = _identity(learner)
+        self._unlabelled = isinstance(learner, LearnsUnlabelled)
+        self._sums = BlockSums(learner) if isinstance(learner, Summable) else None
+
+        self._book = Book(schema, learner.task)
+        self._turns = 0
+        self._begun: int | None = None  # start of the first batch
+        self._seen = 0  # rows that arrived
+        self._initial_rows: int | None = None  # position of the first row after the initial period
+        self._state = strategy.start()
+        self._anchor = 0
+        self._tip: _Line | None = None  # newest trained
+        self._champion: _Line | None = None  # serving
+        self._waiting: list[_Line] = []  # promoted, not yet ready
+        self._rejections = 0
+        self._fit_at = self._trained_at = 0
+        self._since_fit = self._since_training = 0  # examples labelled since
+        self._unlearned: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self._said: list[_Said] = []  # in order of position
+        self._given_up_at = 0
+
+    @property
+    def classes(self) -> tuple[Label, ...]:
+        """The class table: append-only, in order of first known label."""
+        return tuple(self._book.classes)
+
+    def advance(self, event: Event) -> Turn:
+        """Take one batch, tick or the end of a recording, and say everything that happened.
+
+        Raises
+        ------
+        DataError
+            If the first training has no example, or only one class.
+        LearnerError
+            If the first training, an update or a prediction fails.
+        """
+        turn = self._apart(event) if isinstance(event, Batch) and event.apart else self._together(event)
+        self._turns += 1
+        return turn
+
+    # ------------------------------------------------------------------ the turn
+
+    def _together(self, event: Event) -> Turn:
+        now = event.start if isinstance(event, Batch) else event.now
+        batch = event if isinstance(event, Batch) else None
+        if batch is not None:
+            self._begin(batch)
+            self._book.revise(batch)
+        joined = self._join(now)
+        loss = self._score(joined)
+        bad = self._quality.fault(batch) if batch is not None else None
+        turn = Turn(index=self._turns, now=now, rows=len(batch) if batch else 0, joined=joined, loss=loss)
+        if not isinstance(event, Close):
+            turn = self._train(turn)
+        if batch is not None:
+            turn = self._predict(turn, batch)
+            self._book.arrive(batch, learnable=bad is None)
+            self._seen += len(batch)
+        return self._end(replace(turn, quarantined=bad), batch)
+
+    def _begin(self, batch: Batch) -> None:
+        if self._begun is None:
+            self._begun = batch.start
+            if self._strategy.initial is None:
+                self._start_untrained(batch)
+
+    def _end(self, turn: Turn, batch: Batch | None) -> Turn:
+        self._give_up(turn.now)
+        champion = self._champion
+        return replace(
+            turn,
+            serving=champion.version.number if champion else None,
+            late=int(batch.late.sum()) if batch is not None and batch.late is not None else 0,
+            classes=self.classes,
+            kept_bytes=self._book.nbytes,
+            staleness=turn.now - champion.version.newest if champion and champion.version.newest else None,
+        )
+
+    # ------------------------------------------------------------------ join and score
+
+    def _join(self, now: int) -> Joined:
+        joined = self._book.due(now)
+        new = joined.position[~joined.revised]
+        self._since_fit += len(new)
+        self._since_training += len(new)
+        if self._strategy.updates and self._tip is not None and len(new):
+            new = new[self._book.learnable(new)]
+            self._unlearned = np.concatenate([self._unlearned, new])
+        if self._sums is not None and joined.revised.any():
+            self._sums.forget(joined.position[joined.revised])
+        return joined
+
+    def _score(self, joined: Joined) -> Loss:
+        """Losses of what the current line had predicted of examples that were just joined."""
+        if not self._said or not len(joined.position) or self._tip is None:
+            return Loss()
+        fresh = ~joined.revised
+        order = np.argsort(joined.position[fresh], kind="stable")
+        position = joined.position[fresh][order]
+        labels = joined.codes if joined.codes is not None else joined.values
+        assert labels is not None
+        labels = labels[fresh][order]
+        if not len(position):
+            return Loss()
+        n, total, name = 0, 0.0, ""
+        at = max(bisect_right(self._said, int(position[0]), key=lambda said: said.first) - 1, 0)
+        for said in self._said[at:]:
+            if said.first > position[-1]:
+                break
+            low, high = np.searchsorted(position, [said.first, said.first + said.rows]).tolist()
+            said.out -= high - low
+            if low == high or said.major != self._tip.version.major:
+                continue
+            rows = _rows_of(said.prediction, position[low:high] - said.first)
+            losses, name = pointwise(rows, labels[low:high], self.classes)
+            losses = losses[~np.isnan(losses)]
+            n, total = n + len(losses), total + float(losses.sum())
+        while self._said and not self._said[0].out:
+            self._said.pop(0)
+        return Loss(n=n, total=total, name=name)
+
+    # ------------------------------------------------------------------ trigger, train, gate
+
+    def _situation(self, turn: Turn) -> Situation:
+        fresh = int((~turn.joined.revised).sum())
+        common = Facts(
+            now=turn.now,
+            anchor=self._anchor,
+            trained_at=self._trained_at,
+            labelled=self._since_training,
+            fresh=fresh,
+            loss=turn.loss,
+            rejections=self._rejections,
+        )
+        return Situation(
+            since_training=common, since_fit=replace(common, trained_at=self._fit_at, labelled=self._since_fit)
+        )
+
+    def _train(self, turn: Turn) -> Turn:
+        if self._tip is None:
+            return self._train_first(turn)
+        situation = self._situation(turn)
+        plan, state = self._strategy.plan(self._state, situation)
+        turn = replace(turn, decisions=plan.decisions)
+        if plan.action == "fit":
+            turn = self._fit(turn, plan)
+        elif plan.action == "update":
+            turn = self._update(turn, plan)
+        self._state = self._strategy.trained(state, plan.action, situation) if turn.trained else state
+        return turn
+
+    def _train_first(self, turn: Turn) -> Turn:
+        initial = self._strategy.initial
+        assert initial is not None, "an untrained start has a version from the first row on"
+        if self._begun is None:
+            return turn
+        if isinstance(initial, int):
+            due, waits = self._seen >= initial, f"{self._seen:,} of {initial:,} initial rows"
+        else:
+            until = self._begun + micros(initial)
+            due, waits = turn.now >= until, f"initial period until {moment(until):%Y-%m-%d %H:%M}"
+        if not due:
+            return replace(turn, decisions=(Decision(False, waits),))
+        self._initial_rows = self._seen
+        self._anchor = turn.now
+        decision = Decision(True, "end of the initial period")
+        turn = self._fit(replace(turn, decisions=(decision,)), Plan(action="fit", decisions=(decision,)))
+        self._state = self._strategy.start()
+        return turn
+
+    def _start_untrained(self, batch: Batch) -> None:
+        assert isinstance(self._learner, Updatable)
+        self._anchor = self._fit_at = self._trained_at = batch.start
+        self._initial_rows = 0
+        version = Version(
+            major=1, minor=0, parent=None, kind="start", at=batch.start, ready_at=batch.start, trained_rows=0,
+            row_trees=0, first=-1, last=-1, newest=0, data=digest(), reason="starts untrained",
+            key=digest(str(IDENTITY_FORMAT), "start", self._identity or self._learner.name),
+        )  # fmt: skip
+        self._tip = self._champion = _Line(version, self._learner.begin())
+
+    def _fit(self, turn: Turn, plan: Plan) -> Turn:
+        first = self._tip is None
+        cut = self._book.cut(
+            turn.now,
+            initial=self._initial_rows or 0,
+            label_delay=self._label_delay,
+            seed=self._seed,
+            unlabelled=self._unlabelled,
+        )
+        chosen = self._strategy.window.select(cut)
+        position = cut.position[chosen.index]
+        if not len(position):
+            if first:
+                raise DataError(self._empty(turn.now, len(cut.position)))
+            return _note(turn, f"{plan.reason}: nothing to learn, {self._strategy.window} is empty")
+        examples = self._book.examples(position, chosen.weights)
+        if first:
+            _check_classes(examples)
+        template = self._learner
+        key, seed = self._key("fit", self._identity, examples)
+        grid = self._sums
+        summed = grid is not None and examples.weights is None
+
+        def make() -> Learner:
+            if summed and grid is not None:
+                return grid.fit(position, examples)
+            return template.fit(examples, seed)
+
+        # block sums depend, in the last bit, on where the grid of blocks lies: such a model is not shared
+        trained = self._try(turn, make, None if summed else key, first)
+        if isinstance(trained, str):
+            return _note(turn, f"{plan.reason}: training failed, the champion stays: {trained}")
+        before = self._tip.version if self._tip else None
+        version = Version(
+            major=before.major + 1 if before else 1,
+            minor=0,
+            parent=before.number if before else None,
+            kind="fit",
+            at=turn.now,
+            ready_at=turn.now + self._latency,
+            trained_rows=len(examples),
+            row_trees=trained.model.row_trees(len(examples)),
+            first=int(position.min()),
+            last=int(position.max()),
+            newest=int(examples.time.max()),
+            data=examples.identity,
+            key=key,
+            reason=plan.reason,
+        )
+        self._fit_at = self._trained_at = turn.now
+        self._since_fit = self._since_training = 0
+        self._unlearned = self._unlearned[:0]
+        return self._propose(turn, _Line(version, trained.model), trained)
+
+    def _update(self, turn: Turn, plan: Plan) -> Turn:
+        tip = self._tip
+        assert tip is not None
+        position = self._unlearned
+        if not len(position):
+            return _note(turn, f"{plan.reason}: nothing to learn, no label came since the last update")
+        examples = self._book.examples(position)
+        model = self._own_copy(tip)
+        key, seed = self._key("update", tip.version.key, examples)
+
+        def make() -> Learner:
+            model.update(examples, seed)
+            return model
+
+        trained = self._try(turn, make, key, True)
+        assert isinstance(trained, Trained)
+        version = self._next_minor(turn, examples, position, key, plan.reason, 1)
+        version = replace(version, row_trees=trained.model.row_trees(len(examples)))
+        self._learned()
+        self._trained_at = turn.now
+        self._since_training = 0
+        return self._propose(turn, _Line(version, trained.model), trained)
+
+    def _own_copy(self, tip: _Line) -> Updatable:
+        """The model to update: the tip itself, or a copy where an older state of it still serves or may."""
+        assert isinstance(tip.model, Updatable)
+        shared = self._latency > 0 or (self._champion is not None and self._champion.version is not tip.version)
+        return tip.model.load(tip.model.save()) if shared else tip.model
+
+    def _next_minor(
+        self,
+        turn: Turn,
+        examples: Examples,
+        position: NDArray[np.int64],
+        key: str | None,
+        reason: str,
+        steps: int,
+    ) -> Version:
+        assert self._tip is not None
+        before = self._tip.version
+        return Version(
+            major=before.major,
+            minor=before.minor + steps,
+            parent=before.number,
+            kind="update",
+            at=turn.now,
+            ready_at=turn.now + self._latency,
+            trained_rows=len(examples),
+            row_trees=0,
+            first=int(position.min()),
+            last=int(position.max()),
+            newest=max(before.newest, int(examples.time.max())),
+            data=examples.identity,
+            key=key,
+            reason=reason,
+            steps=steps,
+        )
+
+    def _learned(self) -> None:
+        self._unlearned = self._unlearned[:0]
+
+    def _key(self, what: str, parent: str | None, examples: Examples) -> tuple[str | None, int]:
+        """Key and seed of a training: from what learns and what is learned; no key if what learns cannot be told."""
+        content = (examples.identity, repr(examples.classes), *_words_in(examples))
+        whole = digest(str(IDENTITY_FORMAT), what, parent or self._learner.name, str(self._seed), *content)
+        return (whole if parent is not None else None), seed_from(str(self._seed), whole)
+
+    def _try(self, turn: Turn, make: Callable[[], Learner], key: str | None, must: bool) -> Trained | str:
+        try:
+            return self._trainer.obtain(key, self._learner, make)
+        except (DataError, LearnerError) as error:
+            if must:
+                raise
+            return str(error)
+        except Exception as error:  # a framework may raise anything; the champion must outlive it
+            what = f"{self._learner.name} failed to train at {moment(turn.now):%Y-%m-%d %H:%M}: {error}"
+            if must:
+                raise LearnerError(what) from error
+            return what
+
+    def _propose(self, turn: Turn, line: _Line, trained: Trained) -> Turn:
+        """Ask the gate; a promoted version serves once it is ready."""
+        verdict = self._gate.judge(line.version, self._champion.version if self._champion else None)
+        self._tip = line
+        if verdict.outcome == "promote":
+            self._rejections = 0
+            self._waiting.append(line)
+        elif verdict.outcome == "reject":
+            self._rejections += 1
+        return replace(
+            turn,
+            trained=(*turn.trained, line.version),
+            verdicts=(*turn.verdicts, verdict),
+            train_cpu_seconds=turn.train_cpu_seconds + trained.cpu_seconds,
+            shared_trainings=turn.shared_trainings + trained.shared,
+        )
+
+    def _empty(self, now: int, known: int) -> str:
+        labels = "no label is known by then" if not known else f"{self._strategy.window} holds none of {known:,} known"
+        return (
+            f"the first window is empty: training is due at {moment(now):%Y-%m-%d %H:%M} UTC after {self._seen:,} "
+            f"rows, but {labels}: make `initial` longer than the label delay, or the window wider"
+        )
+
+    # ------------------------------------------------------------------ predict
+
+    def _predict(self, turn: Turn, batch: Batch) -> Turn:
+        ready = [line for line in self._waiting if line.version.ready_at <= turn.now]
+        if ready:
+            self._champion = ready[-1]
+            self._waiting = [line for line in self._waiting if line.version.ready_at > turn.now]
+        champion = self._champion
+        if champion is None or not len(batch):
+            return turn
+        before = self._trainer.cpu_seconds()
+        prediction = self._ask(champion, batch)
+        seconds = self._trainer.cpu_seconds() - before
+        minor = np.full(len(batch), champion.version.minor, dtype=np.int32)
+        return self._say(turn, batch, prediction, champion.version.major, minor, predict=seconds)
+
+    def _ask(self, champion: _Line, batch: Batch) -> Prediction:
+        try:
+            return align(champion.model.predict(batch.features), self.classes)
+        except (DataError, LearnerError):
+            raise
+        except Exception as error:
+            at = moment(batch.start)
+            what = f"{self._learner.name} {champion.version.number} failed to predict rows from {batch.first:,} ({at})"
+            raise LearnerError(f"{what}: {error}") from error
+
+    def _say(
+        self,
+        turn: Turn,
+        batch: Batch,
+        prediction: Prediction,
+        major: int,
+        minor: NDArray[np.int32],
+        *,
+        predict: float = 0.0,
+    ) -> Turn:
+        labels_out = int((batch.known_at < NEVER).sum())
+        if labels_out:
+            self._said.append(_Said(batch.first, len(batch), prediction, major, labels_out))
+        said = Predicted(first=batch.first, time=batch.time, prediction=prediction, major=major, minor=minor)
+        return replace(turn, predicted=said, predict_cpu_seconds=turn.predict_cpu_seconds + predict)
+
+    # ------------------------------------------------------------------ rows that share a turn
+
+    def _apart(self, batch: Batch) -> Turn:
+        """Each row is a batch of its own: tested and learned one after the other, with the results of single turns."""
+        starts = np.maximum.accumulate(batch.time)
+        self._begin(batch)
+        if self._tip is None:
+            ahead = self._rows_before_first(batch, starts)
+            if ahead:  # the initial period ends behind or within this batch
+                turn = self._together(replace(_part(batch, 0, ahead), start=int(starts[0]), apart=False))
+                if ahead == len(batch):
+                    return turn
+                rest = self._apart(_part(batch, ahead, len(batch)))
+                return _merged(turn, rest, len(batch))
+            self._book.revise(batch)
+            joined = self._join(int(starts[0]))
+            turn = Turn(index=self._turns, now=int(starts[0]), rows=len(batch), joined=joined, loss=Loss())
+            turn = self._predict_ready(self._train(turn))
+        else:
+            self._book.revise(batch)
+            joined = self._join(int(starts[0]))
+            turn = Turn(index=self._turns, now=int(starts[0]), rows=len(batch), joined=joined, loss=Loss())
+        bad = self._quality.fault(batch)
+        self._book.arrive(batch, learnable=bad is None)
+        self._seen += len(batch)
+        later = self._join(int(starts[-1]))
+        joined = _joined_both(joined, later)
+        turn = replace(turn, joined=joined, now=int(starts[-1]), quarantined=bad)
+        return self._end(self._test_then_train(turn, batch, starts), batch)
+
+    def _predict_ready(self, turn: Turn) -> Turn:
+        if self._waiting:
+            self._champion, self._waiting = self._waiting[-1], []
+        return turn
+
+    def _rows_before_first(self, batch: Batch, starts: NDArray[np.int64]) -> int:
+        initial = self._strategy.initial
+        if isinstance(initial, int):
+            return min(max(initial - self._seen, 0), len(batch))
+        assert initial is not None
+        assert self._begun is not None
+        return int(np.searchsorted(starts, self._begun + micros(initial)))
+
+    def _test_then_train(self, turn: Turn, batch: Batch, starts: NDArray[np.int64]) -> Turn:
+        line = self._champion
+        assert line is not None
+        model = line.model
+        assert isinstance(model, Updatable)
+        position, upto = self._order(batch, starts, turn.joined)
+        learned = position[: int(upto[-1])]
+        queue = self._book.examples(learned)
+        key, seed = self._key("apart", line.version.key, queue)
+        minor = line.version.minor + np.cumsum(np.diff(upto, prepend=0) > 0)
+        before = self._trainer.cpu_seconds()
+        prediction = align(interleaved(model, queue, batch.features, upto, seed), self.classes)
+        seconds = self._trainer.cpu_seconds() - before
+        self._unlearned = position[int(upto[-1]) :]
+        decision = Decision(bool(len(learned)), f"{len(learned):,} rows learned one after the other")
+        turn = replace(turn, decisions=(*turn.decisions, decision))
+        if len(learned):
+            steps = int(minor[-1]) - line.version.minor
+            version = self._next_minor(turn, queue, learned, key, decision.reason, steps)
+            line.version = replace(version, row_trees=model.row_trees(len(learned)))
+            self._tip = line
+            self._trained_at, self._since_training = turn.now, len(self._unlearned)
+            turn = replace(turn, trained=(*turn.trained, line.version))
+        # test and train are one loop: its CPU seconds cannot be told apart and count as training
+        turn = replace(turn, train_cpu_seconds=turn.train_cpu_seconds + seconds)
+        turn = self._say(turn, batch, prediction, line.version.major, minor.astype(np.int32))
+        return replace(turn, loss=self._score(turn.joined))
+
+    def _order(
+        self, batch: Batch, starts: NDArray[np.int64], joined: Joined
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """What may be learned, in order, and how much of it before each row is tested."""
+        waiting = self._unlearned
+        known_at = np.full(len(waiting), np.iinfo(np.int64).min)
+        here = np.isin(waiting, joined.position)
+        if here.any():
+            fresh = ~joined.revised
+            place = np.argsort(joined.position[fresh], kind="stable")
+            at = np.searchsorted(joined.position[fresh][place], waiting[here])
+            known_at[here] = joined.known_at[fresh][place][at]
+        row = np.maximum(np.searchsorted(starts, known_at, side="left"), waiting - batch.first + 1)
+        row = np.maximum(row, 0)
+        order = np.lexsort((waiting, known_at, row))
+        upto = np.searchsorted(row[order], np.arange(len(batch)), side="right")
+        return waiting[order], upto.astype(np.int64)
+
+    # ------------------------------------------------------------------ let go
+
+    def _give_up(self, now: int) -> None:
+        """Let go of rows nobody can ask for again; now and then, since looking costs as much as holding."""
+        if self._tip is None:
+            return
+        held = self._book.rows
+        if held < 64 or self._seen - self._given_up_at < held // 16:
+            return
+        self._given_up_at = self._seen
+        keep = self._strategy.window.keep(now, self._label_delay) if self._strategy.refits else Keep()
+        unlearned = int(self._unlearned.min()) if len(self._unlearned) else self._seen
+        self._book.give_up(keep, initial=self._initial_rows or 0, unlearned=unlearned)
+
+
+def check_can_update(strategy: Strategy, learner: Learner) -> None:
+    """Raise ``LearnerError`` if the strategy updates its model and the learner cannot, saying what can."""
+    if strategy.updates and not isinstance(learner, Updatable):
+        raise LearnerError(
+            f"a {strategy.kind} strategy updates its model, and {learner.name} cannot be updated: wrap boosted trees "
+            "in learners.Decayed(...) or learners.LeafRefit(...), forests in learners.SlidingForest(...), take an "
+            "estimator with partial_fit or a River model, or use strategies.Stateless"
+        )
+
+
+def align(prediction: Prediction, classes: tuple[Label, ...]) -> Prediction:
+    """A classifier's prediction in terms of the class table; classes that the table lacks become ``UNSEEN``."""
+    if prediction.values is not None or prediction.classes == classes:
+        return prediction
+    assert prediction.codes is not None
+    index = {_typed(label): code for code, label in enumerate(classes)}
+    to = np.array([index.get(_typed(label), UNSEEN) for label in prediction.classes] + [ABSTAINED], dtype=np.int32)
+    codes = np.where(prediction.codes >= 0, to[prediction.codes], prediction.codes).astype(np.int32)
+    proba = None
+    if prediction.proba is not None:
+        proba = np.zeros((len(codes), len(classes)))
+        has = to[:-1] >= 0
+        proba[:, to[:-1][has]] = prediction.proba[:, has]
+    return Prediction(codes=codes, proba=proba, classes=classes)
+
+
+def interleaved(
+    model: Updatable, queue: Examples, features: Features, upto: NDArray[np.int64], seed: int
+) -> Prediction:
+    """Test and train rows one after the other, in one call where the learner offers it."""
+    if isinstance(model, Interleaved):
+        return model.interleave(queue, features, upto, seed)
+    done, said = 0, []
+    for row, ready in enumerate(upto.tolist()):
+        if ready > done:
+            model.update(queue.slice(done, ready), seed_from(str(seed), str(done)))
+            done = ready
+        said.append(model.predict(features.slice(row, row + 1)))
+    return _stacked(said)
+
+
+def _stacked(said: list[Prediction]) -> Prediction:
+    if said[0].values is not None:
+        return Prediction(values=np.concatenate([p.values for p in said if p.values is not None]))
+    classes = max((p.classes for p in said), key=len)
+    several = [align(p, classes) for p in said]
+    with_proba = all(p.proba is not None for p in several)
+    return Prediction(
+        codes=np.concatenate([p.codes for p in several if p.codes is not None]),
+        proba=np.concatenate([p.proba for p in several if p.proba is not None]) if with_proba else None,
+        classes=classes,
+    )
+
+
+def _identity(learner: Learner) -> str | None:
+    try:
+        return learner.identity()
+    except Unhashable:
+        return None
+
+
+def _typed(label: Label) -> tuple[str, Label]:
+    """A class that is told from one that Python calls equal: True and 1, 1 and 1.0."""
+    return type(label).__name__, label
+
+
+def _rows_of(prediction: Prediction, at: NDArray[np.int64]) -> Prediction:
+    return Prediction(
+        codes=None if prediction.codes is None else prediction.codes[at],
+        proba=None if prediction.proba is None else prediction.proba[at],
+        classes=prediction.classes,
+        values=None if prediction.values is None else prediction.values[at],
+    )
+
+
+def _words_in(examples: Examples) -> list[str]:
+    """The words that the rows' category codes may mean: codes are content only together with these."""
+    schema = examples.features.schema
+    if not any(column.kind is Kind.CATEGORY for column in schema.columns) or not len(examples):
+        return []
+    out = []
+    for name, codes in examples.features.codes().items():
+        out.append(repr(schema.vocabularies[name].words[: int(codes.max()) + 1]))
+    return out
+
+
+def _check_classes(examples: Examples) -> None:
+    if examples.codes is None:
+        return
+    present = np.unique(examples.codes[examples.codes >= 0])
+    if len(present) < 2:
+        only = examples.classes[int(present[0])] if len(present) else None
+        raise DataError(
+            f"the label is constant in the first window: all {len(examples):,} examples are {only!r}: "
+            "make `initial` longer, or check the label column"
+        )
+
+
+def _note(turn: Turn, note: str) -> Turn:
+    return replace(turn, notes=(*turn.notes, note))
+
+
+def _part(batch: Batch, start: int, stop: int) -> Batch:
+    """Rows ``[start, stop)`` of a batch whose rows are apart; its revisions go with the first rows."""
+    cut = slice(start, stop)
+    return replace(
+        batch,
+        start=int(np.maximum.accumulate(batch.time)[start]),
+        first=batch.first + start,
+        features=batch.features.slice(start, stop),
+        rows=batch.rows[cut],
+        time=batch.time[cut],
+        known_at=batch.known_at[cut],
+        label_codes=None if batch.label_codes is None else batch.label_codes[cut],
+        labels=None if batch.labels is None else batch.labels[cut],
+        weights=None if batch.weights is None else batch.weights[cut],
+        groups=None if batch.groups is None else batch.groups[cut],
+        ids=None if batch.ids is None else batch.ids[cut],
+        late=None if batch.late is None else batch.late[cut],
+        revisions=batch.revisions if start == 0 else None,
+    )
+
+
+def _joined_both(first: Joined, second: Joined) -> Joined:
+    return Joined(
+        position=np.concatenate([first.position, second.position]),
+        known_at=np.concatenate([first.known_at, second.known_at]),
+        revised=np.concatenate([first.revised, second.revised]),
+        codes=None if first.codes is None or second.codes is None else np.concatenate([first.codes, second.codes]),
+        values=None if first.values is None or second.values is None else np.concatenate([first.values, second.values]),
+    )
+
+
+def _merged(head: Turn, tail: Turn, rows: int) -> Turn:
+    """One turn of a batch whose first rows fell into the initial period."""
+    return replace(
+        tail,
+        rows=rows,
+        joined=_joined_both(head.joined, tail.joined),
+        decisions=(*head.decisions, *tail.decisions),
+        late=head.late + tail.late,
+        quarantined=head.quarantined or tail.quarantined,
+        notes=(*head.notes, *tail.notes),
+    )

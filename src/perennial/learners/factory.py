@@ -1,0 +1,259 @@
+"""From what a user hands in to a learner: an estimator, a path to one, or a learner already.
+
+To add a framework, write ``learners/<framework>.py`` with ``wrap(model) -> Learner`` and add its line to
+``FRAMEWORKS``. From outside this package, register an entry point in the group ``perennial.learners`` whose name is
+the framework's top-level module and whose value is a module with ``wrap``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from types import FunctionType, ModuleType
+from typing import Any, Literal, cast
+
+from perennial.core.errors import ConfigError, MissingExtra, nearest
+from perennial.core.protocols import Learner, Updatable
+
+#: top-level module of a framework, and where its learners live
+FRAMEWORKS = {
+    "sklearn": "perennial.learners.sklearn",
+    "lightgbm": "perennial.learners.lightgbm",
+    "xgboost": "perennial.learners.xgboost",
+    "catboost": "perennial.learners.catboost",
+    "river": "perennial.learners.river",
+}
+
+
+def as_learner(model: object, *, params: Mapping[str, object] | None = None) -> Learner:
+    """The learner for a model, however the user names it.
+
+    Parameters
+    ----------
+    model : object
+        A learner (given back as it is); an estimator of a known framework; the path of a class,
+        ``"lightgbm.LGBMClassifier"``; the path of a function that makes an estimator or a learner,
+        ``"package.module:factory"``; or a mapping ``{"estimator": path, "params": {...}}`` as in the configuration.
+    params : mapping, optional
+        With a path: what the class or function is called with.
+
+    Raises
+    ------
+    ConfigError
+        If the path leads nowhere, or the framework is not known.
+    MissingExtra
+        If the framework is known and not installed.
+
+    Examples
+    --------
+    >>> as_learner("sklearn.linear_model.SGDClassifier", params={"loss": "log_loss"}).name
+    'SGDClassifier'
+    """
+    made = _made(model, params)
+    if isinstance(made, Learner):
+        return made
+    return cast(Learner, _home(made).wrap(made))
+
+
+def Decayed(  # noqa: N802 - reads as the type of learner it makes
+    estimator: object, *, gamma: float = 0.7, trees: int = 10, **options: Any
+) -> Updatable:
+    """Boosted trees whose update shrinks the model by ``gamma`` and adds ``trees`` new trees on what is then left.
+
+    A tree's weight is gamma to the power of its age, and trees of no weight are dropped: memory is bounded, and the
+    model remembers about ``1 / (1 - gamma)`` batches.
+
+    Parameters
+    ----------
+    estimator : object
+        A LightGBM, XGBoost or CatBoost estimator, or the path of one.
+    gamma : float
+        In (0, 1).
+    trees : int
+        Boosting rounds per update.
+    options
+        Further settings of the framework's own ``decayed``.
+    """
+    return cast(Updatable, _boosted("decayed", estimator, gamma=gamma, trees=trees, **options))
+
+
+def LeafRefit(estimator: object, *, decay: float = 0.9, **options: Any) -> Updatable:  # noqa: N802
+    """Boosted trees whose update keeps every split and moves the leaves to ``decay * old + (1 - decay) * new``.
+
+    The cheapest update; it holds until the structure itself has to change.
+    """
+    return cast(Updatable, _boosted("leaf_refit", estimator, decay=decay, **options))
+
+
+def Continued(estimator: object, *, trees: int = 10, **options: Any) -> Updatable:  # noqa: N802
+    """Boosted trees whose update piles ``trees`` more trees on: a baseline to beat, and it warns.
+
+    Size grows without bound and early trees are never undone; on several streams it does worse than never updating.
+    Take :func:`Decayed`.
+    """
+    return cast(Updatable, _boosted("continued", estimator, trees=trees, **options))
+
+
+def EarlyStopped(  # noqa: N802
+    estimator: object, *, share: float = 0.2, rounds: int = 50, **options: Any
+) -> Learner:
+    """Boosted trees that stop when they no longer improve on the last ``share`` of the window, in time order.
+
+    Parameters
+    ----------
+    estimator : object
+        A LightGBM, XGBoost or CatBoost estimator, or the path of one.
+    share : float
+        In (0, 1): how much of the window, its newest part, is held out to decide when to stop.
+    rounds : int
+        Stop after this many rounds without improvement.
+    """
+    return _boosted("early_stopped", estimator, share=share, rounds=rounds, **options)
+
+
+def SlidingForest(  # noqa: N802
+    estimator: object, *, trees: int = 10, size: int = 10, drop: Literal["worst", "oldest"] = "worst"
+) -> Updatable:
+    """Small forests, one per update, weighed by how they did on the newest labels.
+
+    Parameters
+    ----------
+    estimator : object
+        scikit-learn's random forest or extra trees, classifier or regressor, or the path of one.
+    trees : int
+        Trees per update. The first fit keeps the estimator's own ``n_estimators``.
+    size : int
+        Forests kept at most; memory is bounded by it.
+    drop : {"worst", "oldest"}
+        Which one goes when there are more.
+    """
+    from perennial.learners import sklearn
+
+    return sklearn.SlidingForest(_made(estimator, None), trees=trees, size=size, drop=drop)
+
+
+def Sklearn(  # noqa: N802
+    estimator: object, *, view: Literal["frame", "arrow", "matrix"] | None = None
+) -> Learner:
+    """A scikit-learn estimator or pipeline, and the view of the rows it is given.
+
+    Parameters
+    ----------
+    estimator : object
+        Any classifier, regressor or pipeline with scikit-learn's interface, or the path of one.
+    view : {"frame", "arrow", "matrix"}, optional
+        A pandas frame with the user's own types, an Arrow table, or a float64 matrix. None chooses: a frame for
+        whatever picks columns by name or meets words and dates, else a matrix.
+    """
+    from perennial.learners import sklearn
+
+    return sklearn.wrap(_made(estimator, None), view=view)
+
+
+def Calibrated(  # noqa: N802
+    learner: object, *, inner: Literal["learns", "frozen"] = "learns", share: float = 0.2, ridge: float = 10.0
+) -> Learner:
+    """A classification learner whose probabilities are corrected by the newest labels.
+
+    Parameters
+    ----------
+    learner : object
+        Whatever :func:`as_learner` takes, if it gives probabilities.
+    inner : {"learns", "frozen"}
+        Whether an update also reaches the learner inside. A frozen one need not be updatable: only the correction
+        learns then, which costs next to nothing and can be done with every batch of labels.
+    share : float
+        In (0, 1): the last share of a fit's window, on which the correction is fitted.
+    ridge : float
+        Pull towards the former correction, in examples: more is steadier.
+    """
+    from perennial.learners import calibrated
+
+    return calibrated.calibrate(as_learner(learner), inner=inner, share=share, ridge=ridge)
+
+
+def _boosted(kind: str, estimator: object, **options: Any) -> Learner:
+    made = _made(estimator, None)
+    home = _home(made)
+    if not hasattr(home, kind):
+        need = "give an estimator of lightgbm, xgboost or catboost: only boosted trees do this"
+        raise ConfigError("estimator", type(made).__qualname__, need)
+    return cast(Learner, getattr(home, kind)(made, **options))
+
+
+def _made(model: object, params: Mapping[str, object] | None) -> object:
+    """The object that a path or mapping stands for; any other object as it is."""
+    if isinstance(model, Mapping):
+        if unknown := set(model) - {"estimator", "params"}:
+            word = str(sorted(unknown, key=str)[0])
+            raise ConfigError("model", word, nearest(word, ["estimator", "params"]))
+        if "estimator" not in model:
+            raise ConfigError("model", dict(model), "say which: {estimator: lightgbm.LGBMClassifier, params: {...}}")
+        return _made(model["estimator"], {**(model.get("params") or {}), **(params or {})})
+    if isinstance(model, str):
+        return _called(_found(model), model, params or {})
+    if params:
+        raise ConfigError("params", dict(params), f"set them on the {type(model).__qualname__} itself")
+    return model
+
+
+def _called(thing: object, path: str, params: Mapping[str, object]) -> object:
+    if not callable(thing):
+        if params:
+            raise ConfigError("params", dict(params), f"{path} is no class or function: it takes none")
+        return thing
+    try:
+        return thing(**params)
+    except TypeError as error:
+        raise ConfigError("model", path, f"it could not be called with {sorted(params)}: {error}") from error
+
+
+def _found(path: str) -> object:
+    """What ``"package.module:name"`` or ``"package.module.Name"`` names."""
+    module, colon, name = path.partition(":")
+    if not colon:
+        module, _, name = path.rpartition(".")
+    if not module or not name:
+        raise ConfigError("model", path, "write a path such as lightgbm.LGBMClassifier or package.module:factory")
+    home = _imported(module, path)
+    thing: object = home
+    for part in name.split("."):
+        if not hasattr(thing, part):
+            names = [word for word in dir(thing) if not word.startswith("_")]
+            raise ConfigError("model", path, f"{module} has no {part!r}: {_near(part, names)}")
+        thing = getattr(thing, part)
+    return thing
+
+
+def _near(word: str, names: list[str]) -> str:
+    hint = nearest(word, names) if names else ""
+    return hint if hint.startswith("did you mean") else "check the name"
+
+
+def _imported(module: str, wanted_by: str) -> ModuleType:
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name in FRAMEWORKS:
+            raise MissingExtra(error.name, wanted_by) from error
+        if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
+            raise  # the user's module was found, and something that it imports was not: its own trace says best
+        need = f"there is no module {error.name!r}: check the path, or install its package"
+        raise ConfigError("model", wanted_by, need) from error
+
+
+def _home(model: object) -> Any:
+    """The module whose ``wrap`` takes a model: that of the most derived known base class."""
+    if isinstance(model, type | FunctionType):
+        raise ConfigError("model", model.__qualname__, f"give what it makes: {model.__name__}()")
+    others = {point.name: point for point in entry_points(group="perennial.learners")}
+    for base in type(model).__mro__:
+        top = base.__module__.partition(".")[0]
+        if top in FRAMEWORKS:
+            return _imported(FRAMEWORKS[top], type(model).__qualname__)
+        if top in others:
+            return others[top].load()
+    known = ", ".join(sorted({*FRAMEWORKS, *others}))
+    kind = f"{type(model).__module__}.{type(model).__qualname__}"
+    raise ConfigError("model", kind, f"give an estimator of one of: {known}; or an object that is a Learner")

@@ -1,0 +1,299 @@
+"""LightGBM: stateless retraining as its own ``fit`` does it, and three ways to update.
+
+This module imports LightGBM: load it through the registry, which does so only when a LightGBM estimator is used.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from inspect import signature
+from typing import Any, final
+
+import lightgbm as lgb
+import numpy as np
+from sklearn.base import clone
+
+from perennial.core.errors import ConfigError, LearnerError
+from perennial.core.features import Features
+from perennial.core.records import Examples, TaskKind
+from perennial.learners import boosting
+from perennial.learners.boosting import Boosted, Decay, Decayed, Floats, Growth, LeafRefit, Leaves, Stopping, Target
+
+_THREADS = ("n_jobs", "num_threads", "num_thread", "nthread", "nthreads")
+_SEEDS = ("random_state", "seed", "random_seed")
+_QUIET = ("verbosity", "verbose")
+_OBJECTIVES = ("objective", "objective_type", "app", "application", "loss")
+_LEAVES = ("num_leaves", "num_leaf", "max_leaves", "max_leaf", "max_leaf_nodes")
+_L2 = ("reg_lambda", "lambda_l2", "lambda")
+_RATE = ("learning_rate", "shrinkage_rate", "eta")
+_BOOSTING = ("boosting_type", "boosting", "boost")
+_CATEGORIES = ("categorical_feature", "cat_feature", "categorical_column", "cat_column")
+_ROUNDS = (
+    *("n_estimators", "num_iterations", "num_iteration", "n_iter", "num_tree", "num_trees", "num_round"),
+    *("num_rounds", "nrounds", "num_boost_round", "max_iter"),
+)
+
+#: objectives whose raw score is what we add priors and means to
+_PROBABILITIES = frozenset({"binary", "multiclass", "softmax", "multiclassova", "multiclass_ova", "ova", "ovr"})
+_UPDATES = {
+    "classification": frozenset({None, "binary", "multiclass", "softmax"}),
+    "regression": frozenset({None, "regression", "regression_l2", "l2", "mean_squared_error", "mse"}),
+}
+
+
+def wrap(estimator: object) -> Boosted:
+    """The stateless learner for an ``LGBMClassifier`` or ``LGBMRegressor``.
+
+    Category columns are handed over by their codes, as ``categorical_feature``, unless the estimator names its own.
+
+    Raises
+    ------
+    ConfigError
+        If it is another estimator, or a classifier whose objective gives no probabilities.
+    """
+    return Boosted(LightGBM(estimator))
+
+
+def early_stopped(estimator: object, *, share: float = 0.2, rounds: int = 50) -> Boosted:
+    """As :func:`wrap`, with the number of rounds chosen on the newest ``share`` of the window (in time order).
+
+    The model is then trained on the whole window with the best number of rounds. ``rounds`` is how many without
+    improvement end the search.
+    """
+    return Boosted(LightGBM(estimator), Stopping(share=share, rounds=rounds))
+
+
+def decayed(
+    estimator: object,
+    *,
+    gamma: float = 0.7,
+    trees: int = 10,
+    leaves: int | None = None,
+    l2: float | None = None,
+    clip: float | None = 5.0,
+    floor: float = 1e-3,
+) -> Decayed:
+    """Decayed boosting: see :class:`~perennial.learners.boosting.Decayed` for the settings."""
+    settings = Decay(gamma=gamma, trees=trees, leaves=leaves, l2=l2, clip=clip, floor=floor)
+    return boosting.decayed(LightGBM(estimator, updates=True), settings)
+
+
+def leaf_refit(estimator: object, *, decay: float = 0.9) -> LeafRefit:
+    """Leaf refit: see :class:`~perennial.learners.boosting.LeafRefit`."""
+    return LeafRefit(LightGBM(estimator, updates=True), decay=decay)
+
+
+def continued(estimator: object, *, trees: int = 10) -> Decayed:
+    """Naive continuation, a baseline that warns when it is made: take :func:`decayed`."""
+    return boosting.continued(LightGBM(estimator, updates=True), trees)
+
+
+@final
+class LightGBM:
+    """LightGBM behind the seam of :class:`~perennial.learners.boosting.Engine`.
+
+    One thread unless the user chose a number. Updates add ``deterministic`` and ``force_row_wise``; a stateless
+    ``fit`` does not, and is the user's own.
+    """
+
+    framework = "lightgbm"
+    version: str = lgb.__version__
+
+    def __init__(self, estimator: object, *, updates: bool = False) -> None:
+        if not isinstance(estimator, lgb.LGBMClassifier | lgb.LGBMRegressor):
+            raise ConfigError("estimator", type(estimator).__name__, "give an LGBMClassifier or LGBMRegressor")
+        self.estimator: Any = clone(estimator)
+        self.task: TaskKind = "classification" if isinstance(estimator, lgb.LGBMClassifier) else "regression"
+        if self._set(_THREADS) is None:
+            self.estimator.set_params(n_jobs=1)
+        if self._set(_QUIET) is None:
+            self.estimator.set_params(verbosity=-1)
+        objective = self._set(_OBJECTIVES)
+        if updates:
+            self._refuse_odd_updates(objective)
+        elif self.task == "classification" and objective is not None and objective not in _PROBABILITIES:
+            need = f"it gives no probabilities: leave it out, or use one of {', '.join(sorted(_PROBABILITIES))}"
+            raise ConfigError("objective", objective, need)
+
+    def _refuse_odd_updates(self, objective: object) -> None:
+        allowed = _UPDATES[self.task]
+        if objective not in allowed:
+            words = ", ".join(sorted(filter(None, allowed)))
+            raise ConfigError("objective", objective, f"updates know log loss and squared error only: use {words}")
+        if (kind := self._set(_BOOSTING)) not in (None, "gbdt", "gbrt", "goss"):
+            raise ConfigError("boosting_type", kind, "its trees are no sum to update: use gbdt")
+        for name in ("class_weight", "is_unbalance", "unbalance", "unbalanced_sets", "scale_pos_weight"):
+            if self.estimator.get_params().get(name) not in (None, False, 1, 1.0):
+                raise ConfigError(name, self.estimator.get_params()[name], boosting.WEIGH_ROWS)
+        if self._set(("linear_tree", "linear_trees")):
+            raise ConfigError("linear_tree", True, "leaves with models inside cannot be updated: leave it out")
+
+    def _set(self, names: tuple[str, ...]) -> Any:
+        """What the user set under any of a parameter's names; an alias wins over the estimator's own default."""
+        params = self.estimator.get_params()
+        given = [params[name] for name in reversed(names) if params.get(name) is not None]
+        return given[0] if given else None
+
+    @cached_property
+    def threads(self) -> int:
+        """Threads of training and prediction."""
+        return int(self._set(_THREADS))
+
+    @property
+    def random_state(self) -> object:
+        """The user's seed, or None."""
+        return self._set(_SEEDS)
+
+    @property
+    def rounds(self) -> int:
+        """``n_estimators`` under any of its names."""
+        return int(self._set(_ROUNDS))
+
+    @property
+    def rate(self) -> float:
+        """Learning rate."""
+        return float(self._set(_RATE))
+
+    @property
+    def leaves(self) -> int:
+        """Most leaves of a tree."""
+        return int(self._set(_LEAVES))
+
+    @property
+    def l2(self) -> float:
+        """L2 penalty of the leaves."""
+        return float(self._set(_L2))
+
+    # -- stateless ----------------------------------------------------------------------------------------------------
+
+    def fit(self, examples: Examples, rounds: int | None) -> lgb.Booster:
+        """The booster of the estimator's own ``fit``."""
+        estimator = clone(self.estimator)
+        if rounds is not None:
+            self._set_rounds(estimator, rounds)
+        return self._fitted(estimator, examples).booster_
+
+    def search(self, train: Examples, valid: Examples, patience: int) -> tuple[int, int]:
+        """Rounds at which ``valid`` was best, and trees built until the search gave up."""
+        estimator = clone(self.estimator)
+        rows, labels = valid.features.matrix(), self._labels(valid)
+        newer = "eval_X" in signature(estimator.fit).parameters  # since 4.7, which warns of the former way
+        held_out = {"eval_X": (rows,), "eval_y": (labels,)} if newer else {"eval_set": [(rows, labels)]}
+        self._fitted(
+            estimator,
+            train,
+            **held_out,
+            eval_sample_weight=None if valid.weights is None else [valid.weights],
+            callbacks=[lgb.early_stopping(patience, verbose=False)],
+        )
+        return max(1, estimator.best_iteration_), int(estimator.booster_.num_trees())
+
+    def _fitted(self, estimator: Any, examples: Examples, **more: Any) -> Any:
+        if categories := self._categories(examples.features):
+            more["categorical_feature"] = categories
+        if examples.weights is not None:
+            more["sample_weight"] = examples.weights
+        try:
+            return estimator.fit(examples.features.matrix(), self._labels(examples), **more)
+        except lgb.basic.LightGBMError as error:
+            raise LearnerError(f"LightGBM refused {len(examples)} rows: {error}") from error
+
+    def _labels(self, examples: Examples) -> Any:
+        return examples.values if examples.codes is None else boosting.ranked(examples)[1]
+
+    def _categories(self, features: Features) -> list[int]:
+        return [] if self._set(_CATEGORIES) is not None else list(features.schema.categories)
+
+    @staticmethod
+    def _set_rounds(estimator: Any, rounds: int) -> None:
+        names = [name for name in _ROUNDS if name in estimator.get_params()]
+        estimator.set_params(**dict.fromkeys(names, rounds))
+
+    def outcome(self, booster: Any, features: Features) -> Floats:
+        """Probabilities or values by the native call, without the estimator's checks."""
+        told: Floats = booster.predict(features.matrix(), **self._asking)
+        if self.task == "regression" or told.ndim > 1:
+            return told
+        return np.column_stack([1.0 - told, told])
+
+    @cached_property
+    def _asking(self) -> dict[str, Any]:
+        early = {k: v for k, v in self.estimator.get_params().items() if k.startswith("pred_early_stop")}
+        return {"num_threads": self.threads, **early}
+
+    # -- updates ------------------------------------------------------------------------------------------------------
+
+    def grow(self, features: Features, target: Target, start: Floats, growth: Growth) -> lgb.Booster:
+        """Trees on the gradients at ``start``, through ``lgb.train``: it takes a table with absent classes."""
+        params = self._native | {"num_leaves": growth.leaves, "lambda_l2": growth.l2, "seed": growth.seed}
+        if target.outputs > 1:
+            params |= {"objective": "multiclass", "num_class": target.outputs}
+        rows = lgb.Dataset(
+            features.matrix(),
+            label=target.y,
+            weight=target.weights,
+            # class after class: row after row would be taken without complaint, and train on other rows' scores
+            init_score=start.ravel(order="F"),
+            categorical_feature=self._categories(features) or "auto",
+            params=params,
+            free_raw_data=True,
+        )
+        try:
+            return lgb.train(params, rows, num_boost_round=growth.rounds)
+        except lgb.basic.LightGBMError as error:
+            raise LearnerError(f"LightGBM refused a batch of {len(features)} rows: {error}") from error
+
+    @cached_property
+    def _native(self) -> dict[str, Any]:
+        ours = {*_THREADS, *_SEEDS, *_OBJECTIVES, *_LEAVES, *_L2, *_RATE, *_ROUNDS}
+        ours |= {"class_weight", "importance_type", "metric", "num_class", "num_classes"}
+        params = {k: v for k, v in self.estimator.get_params().items() if k not in ours and v is not None}
+        return params | {
+            "objective": "binary" if self.task == "classification" else "regression",
+            "metric": "None",
+            "learning_rate": self.rate,
+            "num_threads": self.threads,
+            "boost_from_average": False,
+            "deterministic": True,
+            "force_row_wise": True,
+        }
+
+    def raw(self, booster: Any, features: Features, outputs: int) -> Floats:
+        """Raw scores of the trees."""
+        told: Floats = booster.predict(features.matrix(), raw_score=True, num_threads=self.threads)
+        return told.reshape(len(features), outputs)
+
+    def read_leaves(self, booster: Any, features: Features, outputs: int) -> Leaves:  # noqa: ARG002
+        """Leaves, one tree per class and round."""
+        where = booster.predict(features.matrix(), pred_leaf=True, num_threads=self.threads)
+        lines = re.findall(r"^leaf_value=(.*)$", booster.model_to_string(), flags=re.MULTILINE)
+        values = [np.array(line.split(), dtype=np.float64)[:, None] for line in lines]
+        return Leaves(where=where.reshape(len(features), -1), values=values)
+
+    def with_leaves(self, booster: Any, values: list[Floats]) -> lgb.Booster:
+        """The same trees with other leaves."""
+        new = lgb.Booster(model_str=booster.model_to_string())
+        for tree, leaves in enumerate(values):
+            for leaf, value in enumerate(leaves[:, 0].tolist()):
+                new.set_leaf_output(tree, leaf, value)
+        return new
+
+    # -- stored form --------------------------------------------------------------------------------------------------
+
+    def trees(self, booster: Any) -> int:
+        """Trees, over all classes."""
+        return int(booster.num_trees())
+
+    def dump(self, booster: Any) -> bytes:
+        """LightGBM's model text."""
+        text: str = booster.model_to_string()
+        return text.encode()
+
+    def read(self, payload: bytes) -> lgb.Booster:
+        """A booster from its model text."""
+        return lgb.Booster(model_str=payload.decode())
+
+    def learned(self, payload: bytes) -> bytes:
+        """The trees: without importances and parameters, which follow them."""
+        return payload.partition(b"\nend of trees")[0]

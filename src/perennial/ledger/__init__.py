@@ -1,0 +1,5 @@
+"""Where turns become a lasting record."""
+
+from perennial.ledger.memory import MemoryLedger
+
+__all__ = ["MemoryLedger"]

@@ -1,0 +1,149 @@
+"""What a backtest gives: scores, costs, versions and predictions of every strategy, side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from perennial.core.errors import ConfigError, nearest
+from perennial.core.records import Version
+from perennial.replay.evaluation import Curve
+from perennial.replay.spill import Summary, as_table, read
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """A no-skill line: what it knows, and what it scores on the rows that strategies are scored on."""
+
+    name: str
+    description: str
+    scores: Mapping[str, float | None]
+    curve: Curve = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategyResult:
+    """What one strategy gave.
+
+    Parameters
+    ----------
+    name, kind, description, learner : str
+        What it was.
+    scores : mapping of metric name to float or None
+        Over all evaluated rows, the same for every strategy; None where undefined.
+    curve : Curve
+        Scores per batch and cumulative.
+    costs : mapping of str to number
+        ``train_cpu_seconds``, ``predict_cpu_seconds``, ``rows_trained``, ``row_trees``, ``trainings``, ``fits``,
+        ``updates``, ``kept_bytes`` (greatest raw data held), ``staleness_seconds`` (mean over predictions),
+        ``staleness_max_seconds``, ``money`` and its ``bill`` (None without prices). A training shared with another
+        strategy counts in full: it is what the strategy costs alone.
+    versions : tuple of Version
+        In order of creation.
+    shared_trainings : int
+        Trainings that were taken from the cache.
+    abstained : int
+        Predictions that the model did not make.
+    quarantined : tuple of (int, str)
+        Instant and fault of each batch that was not learned from.
+    notes : tuple of str
+        What else happened.
+    """
+
+    name: str
+    kind: str
+    description: str
+    learner: str
+    scores: Mapping[str, float | None]
+    curve: Curve = field(repr=False)
+    costs: Mapping[str, Any]
+    versions: tuple[Version, ...] = field(repr=False)
+    shared_trainings: int
+    abstained: int
+    quarantined: tuple[tuple[int, str], ...] = field(repr=False)
+    notes: tuple[str, ...] = field(repr=False)
+    _summary: Summary = field(repr=False)
+    _folder: Path = field(repr=False)
+    _home: TemporaryDirectory[str] | None = field(repr=False)  # lives as long as whoever reads from it
+
+    @property
+    def predictions(self) -> pa.Table:
+        """All predictions, memory-mapped: row, event_time, label, prediction, proba_<class>..., version."""
+        path = self._folder / "predictions.arrow"
+        return as_table(read(self._folder, self._summary), self._summary, path)
+
+
+class BacktestResult(Mapping[str, StrategyResult]):
+    """Strategies side by side: ``result["monthly"].scores["log_loss"]``.
+
+    Also a mapping from name to :class:`StrategyResult`, in the order given.
+    """
+
+    def __init__(
+        self, report: dict[str, Any], strategies: dict[str, StrategyResult], baselines: dict[str, Baseline]
+    ) -> None:
+        self._report = report
+        self._strategies = strategies
+        self.baselines: Mapping[str, Baseline] = baselines
+
+    def __getitem__(self, name: str) -> StrategyResult:
+        try:
+            return self._strategies[name]
+        except KeyError:
+            raise ConfigError("strategy", name, nearest(str(name), self._strategies)) from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._strategies
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._strategies)
+
+    def __len__(self) -> int:
+        return len(self._strategies)
+
+    def __repr__(self) -> str:
+        return f"BacktestResult({', '.join(self._strategies)})"
+
+    @property
+    def recommended(self) -> Mapping[str, str] | None:
+        """The best strategy by money, else by the first metric: ``strategy``, ``by``, ``reason``; or None."""
+        found: Mapping[str, str] | None = self._report["recommended"]
+        return found
+
+    @property
+    def clairvoyant(self) -> Mapping[str, Any] | None:
+        """The clairvoyant retrain schedule, a lower bound for cost; None unless asked for."""
+        found: Mapping[str, Any] | None = self._report["clairvoyant"]
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of ``report.json``, as plain data."""
+        copy: dict[str, Any] = json.loads(json.dumps(self._report))
+        return copy
+
+    def to_json(self, path: str | Path) -> Path:
+        """Write ``report.json``; its schema is ``perennial.replay.report.schema()``."""
+        path = Path(path)
+        path.write_text(json.dumps(self._report, indent=1) + "\n", encoding="utf-8")
+        return path
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write ``report.html``: one file that works offline."""
+        from perennial.replay.report import html
+
+        path = Path(path)
+        path.write_text(html(self._report), encoding="utf-8")
+        return path
+
+    def table(self) -> Any:
+        """The report as a table for a terminal, to print with rich."""
+        from perennial.replay.report import table
+
+        return table(self._report)

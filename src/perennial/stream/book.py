@@ -1,0 +1,412 @@
+"""The rows in play: those that wait for a label, wait to be learned, or that a window may still ask for.
+
+Joining predictions with late labels happens here and nowhere else: a label leaves the schedule when it is known, and
+no earlier. Memory is bounded by what the window keeps plus the longest wait for a label, never by the stream.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perennial.core.features import Chunk, Features, Index, Schema
+from perennial.core.protocols import Cut, Keep
+from perennial.core.records import UNLABELLED, Batch, Examples, Joined, Label, TaskKind
+from perennial.core.times import NEVER
+
+
+@final
+class _Rows:
+    """A run of consecutive positions ``[base, base + n)`` in growing arrays that give up rows at the front."""
+
+    def __init__(self, base: int, columns: dict[str, NDArray[Any]]) -> None:
+        self.base = base
+        self.n = 0
+        self._low = 0  # rows given up at the front of the arrays
+        self._columns = {name: column[:0].copy() for name, column in columns.items()}
+        self._parts: list[tuple[int, Chunk, Index]] = []  # (position of the first row, chunk, its rows)
+
+    @property
+    def stop(self) -> int:
+        return self.base + self.n
+
+    def append(self, features: Features, columns: dict[str, NDArray[Any]]) -> None:
+        for chunk, index in features.parts:
+            size = index.stop - index.start if isinstance(index, slice) else len(index)
+            if self._parts and isinstance(index, slice):
+                first, last, before = self._parts[-1]
+                if last is chunk and isinstance(before, slice) and before.stop == index.start:
+                    self._parts[-1] = (first, chunk, slice(before.start, index.stop))
+                    self.n += size
+                    continue
+            self._parts.append((self.stop, chunk, index))
+            self.n += size
+        end = self._low + self.n
+        for name, values in columns.items():
+            column = self._columns[name]
+            if end > len(column):
+                grown = np.empty((max(2 * end, 1024), *column.shape[1:]), dtype=column.dtype)
+                grown[: len(column)] = column
+                self._columns[name] = column = grown
+            column[end - len(values) : end] = values
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A writable view of one column over all rows."""
+        return self._columns[name][self._low : self._low + self.n]
+
+    def drop_before(self, position: int) -> None:
+        gone = min(position, self.stop) - self.base
+        if gone <= 0:
+            return
+        self.base += gone
+        self.n -= gone
+        self._low += gone
+        if self._low > self.n + 1024:  # move the rest to the front once most of the arrays is empty
+            for name in self._columns:
+                self._columns[name] = self.column(name).copy()
+            self._low = 0
+        keep = 0
+        while keep < len(self._parts) and self._end(keep) <= self.base:
+            keep += 1
+        del self._parts[:keep]
+
+    def _end(self, part: int) -> int:
+        return self._parts[part + 1][0] if part + 1 < len(self._parts) else self.stop
+
+    def head(self, position: int) -> Self:
+        """A copy of the rows before ``position``."""
+        out = type(self)(self.base, self._columns)
+        size = position - self.base
+        out.append(
+            self.features(np.arange(self.base, position), self._parts[0][1].schema),
+            {name: self.column(name)[:size] for name in self._columns},
+        )
+        return out
+
+    def features(self, position: NDArray[np.int64], schema: Schema) -> Features:
+        """Feature rows at ascending positions."""
+        firsts = np.fromiter((first for first, _, _ in self._parts), dtype=np.int64, count=len(self._parts))
+        which = np.searchsorted(firsts, position, side="right") - 1
+        cuts = np.flatnonzero(np.diff(which)) + 1
+        parts: list[tuple[Chunk, Index]] = []
+        for low, high in zip([0, *cuts.tolist()], [*cuts.tolist(), len(position)], strict=True):
+            if low == high:
+                continue
+            first, chunk, index = self._parts[which[low]]
+            start, stop = int(position[low]) - first, int(position[high - 1]) - first + 1
+            if isinstance(index, slice):
+                if stop - start == high - low:
+                    parts.append((chunk, slice(index.start + start, index.start + stop)))
+                else:
+                    parts.append((chunk, position[low:high] - first + index.start))
+            else:
+                parts.append((chunk, index[position[low:high] - first]))
+        return Features(schema, parts, len(position))
+
+    @property
+    def nbytes(self) -> int:
+        """Raw bytes of the rows: their share of each chunk."""
+        total = 0
+        for first, chunk, index in self._parts:
+            size = index.stop - index.start if isinstance(index, slice) else len(index)
+            here = size - max(self.base - first, 0)
+            total += chunk.nbytes * here // max(chunk.rows, 1)
+        return total
+
+
+@dataclass(order=True, slots=True)
+class _Due:
+    """Labels on their way, of one batch or one delivery of revisions, in the order in which they become known."""
+
+    next_at: int
+    order: int
+    first: int  # lowest position, to know what must be kept
+    known_at: NDArray[np.int64]
+    position: NDArray[np.int64]
+    labels: NDArray[Any]
+    done: int = 0
+
+
+@final
+class Book:
+    """Rows in play and the labels on their way to them.
+
+    Parameters
+    ----------
+    schema : Schema
+        The stream's features.
+    kind : {"classification", "regression"}
+        Whether labels are codes or values.
+    """
+
+    def __init__(self, schema: Schema, kind: TaskKind) -> None:
+        self.schema = schema
+        self.classes: list[Label] = []
+        self._by_code = kind == "classification"
+        self._class_of: NDArray[np.int32] = np.empty(0, dtype=np.int32)  # stream's label code -> class table code
+        self._label_values: Sequence[Label] = ()
+        self._rows: _Rows | None = None
+        self._initial: _Rows | None = None
+        self._heap: list[_Due] = []
+        self._pushed = 0
+
+    # ------------------------------------------------------------------ rows and labels come
+
+    def arrive(self, batch: Batch, *, learnable: bool = True) -> None:
+        """Take in a batch's rows; their labels are scheduled for when they become known.
+
+        A batch that is not ``learnable`` (quarantined) has its labels scored and never learned.
+        """
+        n = len(batch)
+        labels = batch.label_codes if self._by_code else batch.labels
+        assert labels is not None
+        columns: dict[str, NDArray[Any]] = {
+            "time": batch.time,
+            "rows": batch.rows,
+            "label": np.full(n, UNLABELLED, np.int32) if self._by_code else np.full(n, np.nan),
+            "known": np.zeros(n, dtype=bool),
+            "learnable": np.full(n, learnable),
+        }
+        if batch.weights is not None:
+            columns["weight"] = batch.weights
+        if batch.groups is not None:
+            columns["group"] = batch.groups
+        if self._rows is None:
+            self._rows = _Rows(batch.first, columns)
+        self._rows.append(batch.features, columns)
+        self._label_values = batch.label_values
+        coming = np.flatnonzero(batch.known_at < NEVER)
+        self._schedule(batch.known_at[coming], batch.first + coming, labels[coming])
+
+    def revise(self, batch: Batch) -> None:
+        """Take in labels from a separate log that the batch brings; the latest one known wins."""
+        revisions = batch.revisions
+        if revisions is None:
+            return
+        labels = revisions.codes if self._by_code else revisions.values
+        assert labels is not None
+        self._label_values = batch.label_values
+        self._schedule(revisions.known_at, revisions.position, labels)
+
+    def _schedule(self, known_at: NDArray[np.int64], position: NDArray[np.int64], labels: NDArray[Any]) -> None:
+        if not len(position):
+            return
+        if len(position) > 1 and (np.diff(known_at) < 0).any():
+            order = np.argsort(known_at, kind="stable")
+            known_at, position, labels = known_at[order], position[order], labels[order]
+        self._pushed += 1
+        due = _Due(int(known_at[0]), self._pushed, int(position.min()), known_at, position, labels)
+        heapq.heappush(self._heap, due)
+
+    def due(self, now: int) -> Joined:
+        """Labels that became known by ``now`` and were not before, in the order they did; they are joined now."""
+        taken: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]] = []
+        while self._heap and self._heap[0].next_at <= now:
+            due = heapq.heappop(self._heap)
+            upto = int(np.searchsorted(due.known_at, now, side="right"))
+            part = slice(due.done, upto)
+            taken.append((due.known_at[part], due.position[part], due.labels[part]))
+            if upto < len(due.known_at):
+                due.done, due.next_at = upto, int(due.known_at[upto])
+                due.first = int(due.position[upto:].min())
+                heapq.heappush(self._heap, due)
+        if not taken:
+            none = np.empty(0, np.int64)
+            return self._joined(none, none, np.empty(0, np.int32 if self._by_code else np.float64))
+        if len(taken) == 1:
+            known_at, position, labels = taken[0]
+        else:  # pushed in order of arrival, so a stable sort by instant keeps positions, and revisions last
+            known_at = np.concatenate([k for k, _, _ in taken])
+            position = np.concatenate([p for _, p, _ in taken])
+            labels = np.concatenate([lab for _, _, lab in taken])
+            order = np.lexsort((position, known_at))
+            known_at, position, labels = known_at[order], position[order], labels[order]
+        return self._joined(known_at, position, labels)
+
+    def _joined(self, known_at: NDArray[np.int64], position: NDArray[np.int64], labels: NDArray[Any]) -> Joined:
+        if self._by_code:
+            labels = self._classify(labels)
+        revised = np.zeros(len(position), dtype=bool)
+        outside = np.ones(len(position), dtype=bool)
+        for rows in (self._initial, self._rows):
+            if rows is None or not len(position):
+                continue
+            inside = (position >= rows.base) & (position < rows.stop)
+            at = position[inside] - rows.base
+            known = rows.column("known")
+            again = known[at]
+            if len(at) > 1 and len(np.unique(at)) < len(at):
+                again = again | ~_first_of_each(at)
+            revised[inside] |= again
+            known[at] = True
+            rows.column("label")[at] = labels[inside]
+            outside &= ~inside
+        revised |= outside  # given up long ago: it can only be a correction
+        return Joined(
+            position=position,
+            known_at=known_at,
+            revised=revised,
+            codes=labels if self._by_code else None,
+            values=None if self._by_code else labels,
+        )
+
+    def _classify(self, codes: NDArray[Any]) -> NDArray[np.int32]:
+        """Class table codes of the stream's label codes; classes seen for the first time are appended in order."""
+        if len(self._class_of) < len(self._label_values):
+            grown = np.full(len(self._label_values), UNLABELLED, dtype=np.int32)
+            grown[: len(self._class_of)] = self._class_of
+            self._class_of = grown
+        found = self._class_of[codes]
+        if len(found) and found.min() < 0:
+            unseen = codes[found < 0]
+            for code in unseen[np.sort(np.unique(unseen, return_index=True)[1])].tolist():
+                self._class_of[code] = len(self.classes)
+                self.classes.append(self._label_values[code])
+            found = self._class_of[codes]
+        return np.asarray(found, dtype=np.int32)
+
+    # ------------------------------------------------------------------ rows are asked for
+
+    def cut(self, now: int, *, initial: int, label_delay: int, seed: int, unlabelled: bool = False) -> Cut:
+        """What a window may look at: learnable rows whose label is known (or all that came, for ``unlabelled``)."""
+        position, time, rows = [], [], []
+        for segment in self._segments():
+            usable = segment.column("learnable")
+            index = np.flatnonzero(usable if unlabelled else usable & segment.column("known"))
+            position.append(index + segment.base)
+            time.append(segment.column("time")[index])
+            rows.append(segment.column("rows")[index])
+        if not position:
+            return Cut(
+                now=now,
+                position=np.empty(0, np.int64),
+                time=np.empty(0, np.int64),
+                rows=np.empty((0, 16), np.uint8),
+                initial=initial,
+                label_delay=label_delay,
+                seed=seed,
+            )
+        return Cut(
+            now=now,
+            position=np.concatenate(position),
+            time=np.concatenate(time),
+            rows=np.concatenate(rows),
+            initial=initial,
+            label_delay=label_delay,
+            seed=seed,
+        )
+
+    def _segments(self) -> list[_Rows]:
+        return [segment for segment in (self._initial, self._rows) if segment is not None]
+
+    def learnable(self, position: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each position may be learned, shape (n,); rows that were given up may not."""
+        out = np.zeros(len(position), dtype=bool)
+        for rows in self._segments():
+            inside = (position >= rows.base) & (position < rows.stop)
+            out[inside] = rows.column("learnable")[position[inside] - rows.base]
+        return out
+
+    def examples(self, position: NDArray[np.int64], weights: NDArray[np.float64] | None = None) -> Examples:
+        """The rows at ``position`` with the labels known now.
+
+        Parameters
+        ----------
+        position : array of int64, shape (n,)
+            Positions that are still kept, in the order the examples shall have.
+        weights : array of float64, shape (n,), optional
+            Multiplied with the stream's own.
+        """
+        if len(position) > 1 and (np.diff(position) < 0).any():
+            order = np.argsort(position, kind="stable")
+            back = np.empty(len(order), dtype=np.int64)
+            back[order] = np.arange(len(order))
+            sorted_weights = None if weights is None else weights[order]
+            return self.examples(position[order], sorted_weights).take(back)
+        chosen: dict[str, list[NDArray[Any]]] = {"time": [], "rows": [], "label": [], "weight": [], "group": []}
+        features = []
+        for rows in self._segments():
+            low, high = np.searchsorted(position, [rows.base, rows.stop]).tolist()
+            if low == high:
+                continue
+            here = position[low:high]
+            at: Any = here - rows.base
+            if int(at[-1]) - int(at[0]) == high - low - 1:
+                at = slice(int(at[0]), int(at[-1]) + 1)
+            features.append(rows.features(here, self.schema))
+            for name, values in chosen.items():
+                if name in rows._columns:
+                    values.append(rows.column(name)[at])
+        assert sum(map(len, features)) == len(position), "a row was asked for that is no longer kept"
+        label = _one(chosen["label"], np.int32 if self._by_code else np.float64)
+        weight = _one(chosen["weight"], np.float64) if chosen["weight"] else None
+        if weights is not None:
+            weight = weights if weight is None else weight * weights
+        return Examples(
+            features=features[0] if len(features) == 1 else Features.join(self.schema, features),
+            rows=_one(chosen["rows"], np.uint8) if features else np.empty((0, 16), np.uint8),
+            time=_one(chosen["time"], np.int64),
+            codes=label if self._by_code else None,
+            classes=tuple(self.classes),
+            values=None if self._by_code else label,
+            weights=weight,
+            groups=_one(chosen["group"], object) if chosen["group"] else None,
+        )
+
+    # ------------------------------------------------------------------ rows go
+
+    def give_up(self, keep: Keep, *, initial: int, unlearned: int) -> None:
+        """Let go of rows that nobody can ask for again.
+
+        Parameters
+        ----------
+        keep : Keep
+            What the window may still ask for.
+        initial : int
+            Rows before this position are the initial data.
+        unlearned : int
+            Lowest position that waits to be learned.
+        """
+        rows = self._rows
+        if rows is None or keep.everything:
+            return
+        low = min([unlearned, rows.stop, *(due.first for due in self._heap)])
+        if keep.since is not None:
+            recent = rows.column("time") >= keep.since
+            low = min(low, rows.base + (int(np.argmax(recent)) if recent.any() else rows.n))
+        if keep.rows:
+            counted = np.flatnonzero(rows.column("known") & (rows.column("time") <= keep.until))
+            low = min(low, rows.base + (int(counted[-keep.rows]) if len(counted) >= keep.rows else 0))
+            newer = np.flatnonzero(rows.column("time") > keep.until)
+            low = min(low, rows.base + int(newer[0])) if len(newer) else low
+        if keep.initial and self._initial is None and low > rows.base and initial > rows.base:
+            self._initial = rows.head(min(initial, rows.stop))
+            rows.drop_before(self._initial.stop)
+        rows.drop_before(low)
+
+    @property
+    def rows(self) -> int:
+        """Rows held."""
+        return sum(segment.n for segment in self._segments())
+
+    @property
+    def nbytes(self) -> int:
+        """Raw bytes of the rows held."""
+        return sum(segment.nbytes for segment in self._segments())
+
+
+def _one(parts: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:
+    if len(parts) == 1:
+        return parts[0].copy()  # the arrays go on growing and changing under a view
+    return np.concatenate(parts) if parts else np.empty(0, dtype=dtype)
+
+
+def _first_of_each(values: NDArray[np.int64]) -> NDArray[np.bool_]:
+    first = np.zeros(len(values), dtype=bool)
+    first[np.unique(values, return_index=True)[1]] = True
+    return first

@@ -1,0 +1,251 @@
+"""Feature columns in canonical form: kinds, codes of categories, digests of rows, and what was found in them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from perennial.core.features import Column, Kind, Schema, Vocabulary
+
+DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnStats:
+    """What a feature column holds, over the whole stream.
+
+    ``nulls`` counts missing values, NaN among them; ``nans`` and ``infinities`` count those values. ``first_null``
+    and ``first_infinite`` are the positions of the first, None if there is none. ``low`` and ``high`` are the
+    least and greatest number, infinities aside. ``distinct`` is the number of words of a category column.
+    """
+
+    name: str
+    kind: Kind
+    nulls: int = 0
+    nans: int = 0
+    infinities: int = 0
+    first_null: int | None = None
+    first_infinite: int | None = None
+    low: float | None = None
+    high: float | None = None
+    distinct: int | None = None
+
+
+def kind_of(dtype: Any, is_text: bool) -> Kind:
+    """The kind of a canonical type."""
+    if pa.types.is_string(dtype):
+        return Kind.TEXT if is_text else Kind.CATEGORY
+    number = pa.types.is_integer(dtype) or pa.types.is_floating(dtype) or pa.types.is_boolean(dtype)
+    return Kind.NUMBER if number or pa.types.is_decimal(dtype) else Kind.OTHER
+
+
+@final
+class Encoder:
+    """Puts feature columns into canonical form, block after block, and remembers what it saw.
+
+    A NaN becomes a null, so that a stream is the same wherever it was kept; categories become int32 codes in order
+    of first appearance, -1 for null. A row's digest is BLAKE2b over the little-endian values of its columns in
+    order, each with a byte that says whether it is there; words go in by their own digest.
+    """
+
+    def __init__(self, types: dict[str, Any], text: Sequence[str]) -> None:
+        columns = [Column(name, kind_of(dtype, name in text), str(dtype)) for name, dtype in types.items()]
+        words = {column.name: Vocabulary() for column in columns if column.kind is Kind.CATEGORY}
+        self.schema = Schema(columns, words)
+        self._columns = [_column(column, words) for column in columns]
+
+    @property
+    def stats(self) -> tuple[ColumnStats, ...]:
+        """What each column held so far."""
+        return tuple(column.stats for column in self._columns)
+
+    def encode(self, arrays: Sequence[Any], first: int) -> tuple[list[Any], NDArray[np.uint8]]:
+        """Stored columns of a block, and the digests of its rows, shape (n, 16)."""
+        rows = len(arrays[0])
+        stored, parts = [], []
+        for column, array in zip(self._columns, arrays, strict=True):
+            kept, there, content = column.encode(array, first)
+            stored.append(kept)
+            parts += [there.view(np.uint8).reshape(rows, 1), content]
+        matrix = np.concatenate(parts, axis=1) if rows else np.empty((0, 1), np.uint8)
+        return stored, hash_rows(matrix)
+
+
+def hash_rows(matrix: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The 16-byte BLAKE2b digest of each row of a byte matrix, shape (n, 16)."""
+    rows, width = matrix.shape
+    view = memoryview(np.ascontiguousarray(matrix).data).cast("B") if rows else memoryview(b"")
+    blake = hashlib.blake2b
+    hashes = [blake(view[at : at + width], digest_size=DIGEST_BYTES).digest() for at in range(0, rows * width, width)]
+    return np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(rows, DIGEST_BYTES)
+
+
+def hash_words(words: Sequence[str]) -> NDArray[np.uint8]:
+    """The 16-byte BLAKE2b digest of each word, shape (n, 16)."""
+    joined = b"".join(hashlib.blake2b(w.encode(), digest_size=DIGEST_BYTES).digest() for w in words)
+    return np.frombuffer(joined, dtype=np.uint8).reshape(len(words), DIGEST_BYTES)
+
+
+def _column(column: Column, words: dict[str, Vocabulary]) -> _Numbers | _Categories | _Others:
+    if column.kind is Kind.NUMBER:
+        return _Numbers(column)
+    return _Categories(column, words[column.name]) if column.kind is Kind.CATEGORY else _Others(column)
+
+
+def _presence(array: Any) -> NDArray[np.bool_]:
+    if not array.null_count:
+        return np.ones(len(array), dtype=np.bool_)
+    return np.asarray(array.is_valid().to_numpy(zero_copy_only=False), dtype=np.bool_)
+
+
+class _Nulls:
+    """Counts missing values."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: int | None = None
+
+    def see(self, there: NDArray[np.bool_], first: int) -> None:
+        missing = len(there) - int(there.sum())
+        if missing and self.first is None:
+            self.first = first + int(np.argmin(there))
+        self.count += missing
+
+
+@final
+class _Numbers:
+    def __init__(self, column: Column) -> None:
+        self._column = column
+        self._nulls = _Nulls()
+        self._nans = self._infinities = 0
+        self._first_infinite: int | None = None
+        self._low: float | None = None
+        self._high: float | None = None
+
+    @property
+    def stats(self) -> ColumnStats:
+        return ColumnStats(
+            name=self._column.name,
+            kind=Kind.NUMBER,
+            nulls=self._nulls.count,
+            nans=self._nans,
+            infinities=self._infinities,
+            first_null=self._nulls.first,
+            first_infinite=self._first_infinite,
+            low=self._low,
+            high=self._high,
+        )
+
+    def encode(self, array: Any, first: int) -> tuple[Any, NDArray[np.bool_], NDArray[np.uint8]]:
+        if pa.types.is_floating(array.type):
+            array = self._without_nan(array)
+        there = _presence(array)
+        self._nulls.see(there, first)
+        numbers = array.cast(pa.float64()) if pa.types.is_decimal(array.type) else array
+        if pa.types.is_boolean(array.type):
+            numbers = array.cast(pa.uint8())
+        values = (numbers.fill_null(0) if numbers.null_count else numbers).to_numpy(zero_copy_only=False)
+        self._see(values, there, first)
+        if pa.types.is_decimal(array.type):
+            return array, there, _word_bytes(array.cast(pa.string()))
+        content = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<"), copy=False))
+        return array, there, content.view(np.uint8).reshape(len(values), values.dtype.itemsize)
+
+    def _without_nan(self, array: Any) -> Any:
+        nan = pc.is_nan(array)
+        count = pc.sum(nan).as_py() or 0
+        self._nans += count
+        return pc.if_else(nan, pa.scalar(None, array.type), array) if count else array
+
+    def _see(self, values: NDArray[Any], there: NDArray[np.bool_], first: int) -> None:
+        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+            infinite = np.isinf(values)
+            if self._first_infinite is None:
+                self._first_infinite = first + int(np.argmax(infinite))
+            self._infinities += int(infinite.sum())
+            there = there & ~infinite
+        if not there.all():
+            values = values[there]
+        if len(values):
+            low, high = float(values.min()), float(values.max())
+            self._low = low if self._low is None else min(low, self._low)
+            self._high = high if self._high is None else max(high, self._high)
+
+
+@final
+class _Categories:
+    def __init__(self, column: Column, words: Vocabulary) -> None:
+        self._column = column
+        self._words = words
+        self._digests = np.empty((0, DIGEST_BYTES), dtype=np.uint8)
+        self._nulls = _Nulls()
+
+    @property
+    def stats(self) -> ColumnStats:
+        return ColumnStats(
+            name=self._column.name,
+            kind=Kind.CATEGORY,
+            nulls=self._nulls.count,
+            first_null=self._nulls.first,
+            distinct=len(self._words),
+        )
+
+    def encode(self, array: Any, first: int) -> tuple[Any, NDArray[np.bool_], NDArray[np.uint8]]:
+        there = _presence(array)
+        self._nulls.see(there, first)
+        words = array.dictionary_encode()  # its dictionary is in order of first appearance
+        codes = self._words.encode(words.dictionary.to_pylist())
+        if new := self._words.words[len(self._digests) :]:
+            self._digests = np.concatenate([self._digests, hash_words(new)])
+        indices = words.indices.fill_null(0).to_numpy(zero_copy_only=False)
+        out = np.full(len(array), -1, dtype=np.int32)
+        content = np.zeros((len(array), DIGEST_BYTES), dtype=np.uint8)
+        out[there] = codes[indices[there]]
+        content[there] = self._digests[out[there]]
+        return pa.array(out), there, content
+
+
+@final
+class _Others:
+    def __init__(self, column: Column) -> None:
+        self._column = column
+        self._nulls = _Nulls()
+
+    @property
+    def stats(self) -> ColumnStats:
+        return ColumnStats(
+            name=self._column.name, kind=self._column.kind, nulls=self._nulls.count, first_null=self._nulls.first
+        )
+
+    def encode(self, array: Any, first: int) -> tuple[Any, NDArray[np.bool_], NDArray[np.uint8]]:
+        there = _presence(array)
+        self._nulls.see(there, first)
+        if pa.types.is_string(array.type):
+            return array, there, _word_bytes(array)
+        if pa.types.is_temporal(array.type) and not pa.types.is_duration(array.type):
+            return array, there, _word_bytes(array.cast(pa.string()))
+        return array, there, hash_words([repr(value) for value in array.to_pylist()])
+
+
+def _word_bytes(array: Any) -> NDArray[np.uint8]:
+    """The digest of each word, zeros for a null; each distinct word is hashed once per block."""
+    words = array.dictionary_encode()
+    digests = np.concatenate([hash_words(words.dictionary.to_pylist()), np.zeros((1, DIGEST_BYTES), np.uint8)])
+    return np.asarray(digests[words.indices.fill_null(len(digests) - 1).to_numpy(zero_copy_only=False)])
+
+
+def content_of(array: Any) -> tuple[bytes, bytes]:
+    """The canonical bytes of a column: which values are there, and the values; equal wherever blocks end."""
+    there = _presence(array)
+    if pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
+        wide = array.cast(pa.float64() if pa.types.is_floating(array.type) else pa.int64())
+        values = (wide.fill_null(0) if wide.null_count else wide).to_numpy(zero_copy_only=False)
+        return there.tobytes(), values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+    return there.tobytes(), _word_bytes(array.cast(pa.string())).tobytes()

@@ -1,0 +1,269 @@
+"""Features that look back: one function of past rows, the same for any batch size and unable to see the future."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from importlib import import_module
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from perennial.core.errors import ConfigError, DataError, nearest
+from perennial.core.times import micros, moment
+from perennial.stream.sources import canonical_type
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Build = Callable[["pd.DataFrame", "pd.DataFrame"], "pd.DataFrame"]
+
+
+def load_function(features: str | Build) -> Build:
+    """The function that ``package.module:function`` names, or the function itself.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such module or function.
+    """
+    if not isinstance(features, str):
+        return features
+    module_name, _, path = features.partition(":")
+    try:
+        found: Any = import_module(module_name)
+    except ImportError as error:
+        raise ConfigError("features", features, f"the module cannot be imported: {error}") from error
+    for name in path.split("."):
+        if not hasattr(found, name):
+            raise ConfigError("features", features, f"{module_name} has no {path!r}: {nearest(name, vars(found))}")
+        found = getattr(found, name)
+    if not callable(found):
+        raise ConfigError("features", features, "it names no function")
+    return found  # type: ignore[no-any-return]
+
+
+@final
+class LookBack:
+    """Calls ``build(past, now)`` once per instant, on rows that it is fed in order.
+
+    ``now`` holds the rows of one instant; ``past`` the rows with an event time in ``[instant - span, instant)``, in
+    order of event time, and where there is a key only those whose key is among those of ``now``. A row without a
+    key has no past. Both are frames with the time, the key and all columns that may be features, and no label.
+    Numbers are float64 whatever their width, so that a missing one changes no type; times are in the stream's zone.
+    ``build`` gives one row per row of ``now``, in that order; its columns are the features. Numbers among them
+    become float64.
+
+    A late row is an instant of its own and sees the rows before it in the stream that are older than itself, and
+    rows that come after a late row see it too. No call sees a row that comes later in the stream, so results cannot
+    depend on where batches or files end. Only rows that may still be looked at are held.
+
+    Parameters
+    ----------
+    build : callable
+        The function.
+    span : timedelta
+        How far ``past`` reaches.
+    time, key : str
+        Columns of event time and, optionally, key.
+    zone : str
+        Time zone of the time column in the frames.
+    lateness : timedelta
+        How late rows may come.
+    """
+
+    def __init__(
+        self, build: Build, span: timedelta, *, time: str, key: str | None, zone: str, lateness: timedelta
+    ) -> None:
+        self._build = build
+        self._name = getattr(build, "__qualname__", type(build).__qualname__)
+        self._span = micros(span)
+        self._reach = self._span + micros(lateness)
+        self._time, self._key, self._zone = time, key, zone
+        self._held: pd.DataFrame | None = None
+        self._times: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self._done = 0  # rows of `_held` that have had their turn
+        self._columns: list[str] | None = None
+        self._types: dict[str, Any] = {}
+
+    @property
+    def held(self) -> int:
+        """Number of rows held now."""
+        return len(self._times)
+
+    def feed(self, rows: Any, time: NDArray[np.int64]) -> Any:
+        """Features of all rows whose instant is over, as an Arrow table; None if there are none.
+
+        The last instant of ``rows`` waits for :meth:`feed` or :meth:`finish`, since more of its rows may follow.
+
+        Raises
+        ------
+        DataError
+            If the function fails, gives another number of rows, or changes its columns or their types.
+        """
+        import pandas as pd
+
+        frame = self._frame(rows, time)
+        self._held = frame if self._held is None else pd.concat([self._held, frame], ignore_index=True)
+        self._times = np.concatenate([self._times, time])
+        if not len(self._times):
+            return None
+        return self._advance(_last_run(self._times, self._done))
+
+    def finish(self) -> Any:
+        """Features of the rows that still wait, as an Arrow table; None if there are none."""
+        return self._advance(len(self._times))
+
+    def _frame(self, rows: Any, time: NDArray[np.int64]) -> pd.DataFrame:
+        columns = []
+        for name in rows.schema.names:
+            column = rows.column(name)
+            if name == self._time:
+                column = pa.array(time).cast(pa.timestamp("us", tz=self._zone))
+            elif name != self._key and (_is_number(column.type) or pa.types.is_decimal(column.type)):
+                if pa.types.is_boolean(column.type):
+                    column = column.cast(pa.uint8())
+                column = column.cast(pa.float64(), safe=False)
+            columns.append(column)
+        # whole numbers are left only in the key: nullable, so that a missing one changes no type
+        table = pa.table(columns, names=rows.schema.names)
+        frame: pd.DataFrame = table.to_pandas(types_mapper=_whole_number)
+        return frame
+
+    def _advance(self, stop: int) -> Any:
+        import pandas as pd
+
+        if stop <= self._done:
+            return None
+        assert self._held is not None
+        frame, times = self._held, self._times
+        past_of = self._past(frame, times)
+        built: list[pd.DataFrame] = []
+        edges = [self._done, *(np.flatnonzero(np.diff(times[self._done : stop])) + 1 + self._done).tolist(), stop]
+        for low, high in pairwise(edges):
+            built.append(self._call(frame, past_of(low, high), low, high))
+        self._done = stop
+        self._forget()
+        return self._table(pd.concat(built, ignore_index=True))
+
+    def _past(self, frame: pd.DataFrame, times: NDArray[np.int64]) -> Callable[[int, int], slice | NDArray[np.int64]]:
+        """Which rows the instant at rows ``[low, high)`` may look at, in order of event time."""
+        newest = np.maximum.accumulate(times)
+        in_order = bool((newest == times).all())
+
+        def between(rows: NDArray[np.int64], since: NDArray[np.int64], low: int) -> NDArray[np.int64]:
+            start, now = int(times[low]) - self._span, int(times[low])
+            # no row before the newest event time reached `start` can lie in the window
+            seen = rows[int(np.searchsorted(since, start)) : int(np.searchsorted(rows, low))]
+            if in_order:
+                return seen
+            seen = seen[(times[seen] >= start) & (times[seen] < now)]
+            return np.asarray(seen[np.argsort(times[seen], kind="stable")])
+
+        if self._key is None:
+            everything = np.arange(len(times))
+
+            def by_time(low: int, high: int) -> slice | NDArray[np.int64]:  # noqa: ARG001
+                rows = between(everything, newest, low)
+                return slice(int(rows[0]), low) if in_order and len(rows) else rows
+
+            return by_time
+
+        import pandas as pd
+
+        codes = pd.factorize(frame[self._key])[0]
+        order = np.argsort(codes, kind="stable")
+        since, edges = newest[order], np.searchsorted(codes[order], np.arange(codes.max(initial=-1) + 2))
+
+        def by_key(low: int, high: int) -> NDArray[np.int64]:
+            some = [
+                between(order[edges[key] : edges[key + 1]], since[edges[key] : edges[key + 1]], low)
+                for key in np.unique(codes[low:high]).tolist()
+                if key >= 0  # a row without a key has no past
+            ]
+            rows = np.sort(np.concatenate([np.empty(0, dtype=np.int64), *some]))
+            return rows if in_order else rows[np.argsort(times[rows], kind="stable")]
+
+        return by_key
+
+    def _call(self, frame: pd.DataFrame, past: slice | NDArray[np.int64], low: int, high: int) -> pd.DataFrame:
+        import pandas as pd
+
+        seen = frame.iloc[past] if isinstance(past, slice) else frame.take(past)
+        now = frame.iloc[low:high]
+        seen.index, now.index = pd.RangeIndex(len(seen)), pd.RangeIndex(high - low)
+        at = moment(int(self._times[low]))
+        try:
+            out = self._build(seen, now)
+        except Exception as error:
+            raise DataError(f"{self._name} failed on the rows of {at}: {type(error).__name__}: {error}") from error
+        if not isinstance(out, pd.DataFrame):
+            raise DataError(f"{self._name} gave a {type(out).__name__}: give a pandas frame, one row per row of `now`")
+        if len(out) != high - low:
+            raise DataError(
+                f"{self._name} gave {len(out)} rows for the {high - low} of {at}: give one per row of `now`"
+            )
+        names = list(out.columns)
+        if self._columns is None:
+            if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+                raise DataError(f"{self._name} gave columns {names}: give at least one, each with a name of its own")
+            self._columns = names
+        elif names != self._columns:
+            raise DataError(
+                f"{self._name} gave columns {names} on the rows of {at}, and {self._columns} before: give the same "
+                "columns in the same order each time, also where there is no past"
+            )
+        return out
+
+    def _forget(self) -> None:
+        """Drop the rows that no later instant can look at."""
+        assert self._held is not None
+        times = self._times
+        if not len(times):
+            return
+        keep = times >= int(times.max()) - self._reach
+        keep[self._done :] = True
+        start = int(np.argmax(keep))  # a run from the front: rows stay in order
+        self._held = self._held.iloc[start:].reset_index(drop=True)
+        self._times = times[start:].copy()
+        self._done -= start
+
+    def _table(self, frame: pd.DataFrame) -> Any:
+        columns = {}
+        for name in frame.columns:
+            try:
+                array = pa.array(frame[name], from_pandas=True)
+            except (pa.ArrowException, TypeError, ValueError) as error:
+                raise DataError(f"{self._name} gave column {name!r} of mixed types: {error}") from error
+            if isinstance(array, pa.ChunkedArray):
+                array = array.combine_chunks()
+            dtype = pa.float64() if _is_number(array.type) else canonical_type(array.type)
+            if not pa.types.is_null(array.type):
+                wanted = self._types.setdefault(name, dtype)
+                if dtype != wanted:
+                    raise DataError(
+                        f"{self._name} gave column {name!r} as {dtype}, and as {wanted} before: keep its type"
+                    )
+            if pa.types.is_boolean(array.type):
+                array = array.cast(pa.uint8())
+            columns[name] = array.cast(self._types.get(name, pa.float64()), safe=False)
+        return pa.table(columns)
+
+
+def _is_number(dtype: Any) -> bool:
+    return bool(pa.types.is_integer(dtype) or pa.types.is_floating(dtype) or pa.types.is_boolean(dtype))
+
+
+def _whole_number(dtype: Any) -> Any:
+    import pandas as pd
+
+    return pd.Int64Dtype() if pa.types.is_integer(dtype) else None
+
+
+def _last_run(times: NDArray[np.int64], done: int) -> int:
+    """Where the last run of equal times begins."""
+    changes = np.flatnonzero(np.diff(times[done:]))
+    return done + int(changes[-1]) + 1 if len(changes) else done

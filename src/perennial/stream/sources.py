@@ -1,0 +1,309 @@
+"""Where rows come from: Parquet and CSV files, and tables in memory, all read as record batches.
+
+Every source gives the same canonical column types, so that what follows cannot tell where the rows were kept:
+words are ``string`` (whatever their width or dictionary), and a column of nulls only is ``double``.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, final
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from perennial.core.errors import ConfigError, DataError
+
+BLOCK_BYTES = 32 << 20  #: about how much a block holds, unless one row is larger
+BLOCK_ROWS = 1 << 16  #: how many rows a block holds at most
+
+_SUFFIXES = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".csv.gz": "csv"}
+_CONVERSION = re.compile(r"In CSV column #(\d+):.*conversion error to (\w+).*?: invalid value '(.*)'", re.DOTALL)
+
+
+class Block(NamedTuple):
+    """Some rows, and the file they came from (empty if none)."""
+
+    rows: Any
+    origin: str
+
+
+class Source(Protocol):
+    """A table that can be read in order, a block at a time."""
+
+    @property
+    def rows(self) -> int | None:
+        """Number of rows, if known without reading them."""
+        ...
+
+    @property
+    def names(self) -> list[str]:
+        """All columns, also those that are ignored; empty before :meth:`types`."""
+        ...
+
+    def types(self, ignore: Sequence[str], words: Sequence[str]) -> dict[str, Any]:
+        """Canonical Arrow type of each column but the ignored; columns in ``words`` are wanted as written."""
+        ...
+
+    def blocks(self, types: dict[str, Any]) -> Iterator[Block]:
+        """The columns of ``types``, in that order and of those types."""
+        ...
+
+
+class Widened(Exception):
+    """A CSV column turned out to hold more than its first rows showed: read again from the start."""
+
+
+def check_source(source: object, field: str) -> None:
+    """Raise ``ConfigError`` unless ``source`` is something that can be read: nothing is read yet."""
+    if isinstance(source, str | Path):
+        _files(source, field)
+    elif not hasattr(source, "__arrow_c_stream__"):
+        need = "give a file, a folder, a glob, or a table of pyarrow, pandas or Polars"
+        raise ConfigError(field, type(source).__name__, need)
+
+
+def open_source(source: object, field: str = "source") -> Source:
+    """The reader for a path, a glob or a table in memory.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such file, or files of several kinds.
+    """
+    if isinstance(source, str | Path):
+        kind, files = _files(source, field)
+        return _Parquet(files) if kind == "parquet" else _Csv(files)
+    check_source(source, field)
+    return _Memory(source)
+
+
+def canonical_type(dtype: Any) -> Any:
+    """The type that stands for all types that hold the same values for a learner."""
+    if pa.types.is_dictionary(dtype):
+        return canonical_type(dtype.value_type)
+    if pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype):
+        return pa.string()
+    if pa.types.is_float16(dtype):
+        return pa.float32()
+    return pa.float64() if pa.types.is_null(dtype) else dtype
+
+
+def _files(source: str | Path, field: str) -> tuple[str, list[Path]]:
+    path = Path(source)
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith((".", "_")))
+    elif path.exists():
+        files = [path]
+    else:
+        files = sorted(Path(p) for p in glob.glob(str(source), recursive=True) if Path(p).is_file())
+    if not files:
+        found = "the folder is empty" if path.is_dir() else "no such file or folder"
+        raise ConfigError(field, str(source), f"{found} (looked in {Path.cwd()})")
+    kinds = {file: _kind(file) for file in files}
+    for file, kind in kinds.items():
+        if kind is None:
+            raise ConfigError(
+                field, str(file), f"files end in {', '.join(_SUFFIXES)}: name them with a glob such as '*.csv'"
+            )
+        if kind != kinds[files[0]]:
+            raise ConfigError(
+                field, str(source), f"{files[0].name} and {file.name} are of two kinds: give one, e.g. '*.parquet'"
+            )
+    kind = kinds[files[0]]
+    assert kind is not None
+    return kind, files
+
+
+def _kind(file: Path) -> str | None:
+    name = file.name.lower()
+    return next((kind for suffix, kind in _SUFFIXES.items() if name.endswith(suffix)), None)
+
+
+def _unify(found: list[tuple[str, dict[str, Any]]], promote: bool) -> dict[str, Any]:
+    """One type per column over files; ``promote``: whole numbers and fractions are one (text has no types)."""
+    first_origin, first = found[0]
+    types, seen = dict(first), dict.fromkeys(first, first_origin)
+    for origin, columns in found[1:]:
+        for name in types.keys() | columns.keys():
+            if name not in columns or name not in types:
+                has, lacks = (first_origin, origin) if name in types else (origin, first_origin)
+                raise DataError(
+                    f"column {name!r} is in {has} but not in {lacks}: files of a stream have the same columns; "
+                    "add it, or list it under `drop`"
+                )
+            old, new = types[name], columns[name]
+            if pa.types.is_null(new) or old == new:
+                continue
+            if pa.types.is_null(old) or (promote and old == pa.int64() and new == pa.float64()):
+                types[name], seen[name] = new, origin
+            elif not (promote and old == pa.float64() and new == pa.int64()):
+                raise DataError(
+                    f"column {name!r} is {old} in {seen[name]} and {new} in {origin}: a column keeps its type; "
+                    "convert one of the files, or list the column under `drop`"
+                )
+    return {name: canonical_type(dtype) for name, dtype in types.items()}
+
+
+def _flat(dtype: Any) -> Any:
+    """Canonical, but nulls stay nulls: they agree with any type."""
+    return dtype if pa.types.is_null(dtype) else canonical_type(dtype)
+
+
+def _conform(batch: Any, types: dict[str, Any]) -> Any:
+    columns = []
+    for name, dtype in types.items():
+        column = batch.column(batch.schema.get_field_index(name))
+        columns.append(column if column.type == dtype else column.cast(dtype))
+    return pa.record_batch(columns, schema=pa.schema(list(types.items())))
+
+
+def _cut(batch: Any, types: dict[str, Any], origin: str) -> Iterator[Block]:
+    if not batch.num_rows:
+        return
+    rows = max(1, min(BLOCK_ROWS, BLOCK_BYTES * batch.num_rows // max(batch.nbytes, 1)))
+    for start in range(0, batch.num_rows, rows):
+        yield Block(_conform(batch.slice(start, rows), types), origin)
+
+
+@final
+class _Memory:
+    """A table in memory: Arrow, pandas, Polars, or a reader that can be read once."""
+
+    def __init__(self, table: Any) -> None:
+        if type(table).__module__.partition(".")[0] == "pandas":
+            table = pa.Table.from_pandas(table, preserve_index=False)
+        if isinstance(table, pa.Table):
+            self.rows: int | None = table.num_rows
+            self._reader = table.to_reader()
+        else:
+            self.rows = None
+            self._reader = pa.RecordBatchReader.from_stream(table)
+        self.names: list[str] = self._reader.schema.names
+
+    def types(self, ignore: Sequence[str], words: Sequence[str]) -> dict[str, Any]:  # noqa: ARG002
+        schema = self._reader.schema
+        if len(set(schema.names)) < len(schema.names):
+            twice = next(name for name in schema.names if schema.names.count(name) > 1)
+            raise DataError(f"two columns are called {twice!r}: rename one")
+        return {f.name: canonical_type(f.type) for f in schema if f.name not in ignore}
+
+    def blocks(self, types: dict[str, Any]) -> Iterator[Block]:
+        for batch in self._reader:
+            yield from _cut(batch, types, "")
+
+
+@final
+class _Parquet:
+    """Parquet files, read by record batches."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self._files = files
+        self.rows: int | None = None
+        self.names: list[str] = []
+
+    def types(self, ignore: Sequence[str], words: Sequence[str]) -> dict[str, Any]:  # noqa: ARG002
+        found, rows = [], 0
+        for file in self._files:
+            try:
+                with pa.parquet.ParquetFile(file) as parquet:
+                    rows += parquet.metadata.num_rows
+                    schema = parquet.schema_arrow
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(f"{file} cannot be read as Parquet: {error}") from error
+            self.names = self.names or schema.names
+            found.append((file.name, {f.name: _flat(f.type) for f in schema if f.name not in ignore}))
+        self.rows = rows
+        return _unify(found, promote=False)
+
+    def blocks(self, types: dict[str, Any]) -> Iterator[Block]:
+        for file in self._files:
+            with pa.parquet.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20) as parquet:
+                meta = parquet.metadata
+                size = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
+                rows = max(16, min(BLOCK_ROWS, BLOCK_BYTES * meta.num_rows // max(size, 1)))
+                try:
+                    for batch in parquet.iter_batches(batch_size=rows, columns=list(types)):
+                        yield from _cut(batch, types, file.name)
+                except (pa.ArrowException, OSError) as error:
+                    raise DataError(f"{file} cannot be read as Parquet: {error}") from error
+
+
+@final
+class _Csv:
+    """CSV files with a header; types are inferred from the first rows of each file and must agree."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self._files = files
+        self._wider: dict[str, Any] = {}
+        self._empty: set[str] = set()  # no value in the first rows of any file
+        self._columns: dict[str, list[str]] = {}
+        self.rows: int | None = None
+        self.names: list[str] = []
+
+    def types(self, ignore: Sequence[str], words: Sequence[str]) -> dict[str, Any]:
+        found = []
+        as_written = dict.fromkeys(words, pa.string())
+        for file in self._files:
+            try:
+                with self._open(file, as_written) as reader:
+                    schema = reader.schema
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(f"{file} cannot be read as CSV: {error}") from error
+            self._columns[file.name] = schema.names
+            self.names = self.names or schema.names
+            found.append((file.name, {f.name: f.type for f in schema if f.name not in ignore}))
+        unified = _unify(found, promote=True)
+        self._empty = {name for name in unified if all(pa.types.is_null(columns[name]) for _, columns in found)}
+        return unified | {name: dtype for name, dtype in self._wider.items() if name in unified}
+
+    def blocks(self, types: dict[str, Any]) -> Iterator[Block]:
+        for file in self._files:
+            try:
+                with self._open(file, types, list(types)) as reader:
+                    for batch in reader:
+                        yield from _cut(batch, types, file.name)
+            except (pa.ArrowException, OSError) as error:
+                self._widen(file, str(error), types)
+                raise DataError(f"{file} cannot be read as CSV: {error}") from error
+
+    def _open(self, file: Path, types: dict[str, Any], only: list[str] | None = None) -> Any:
+        convert = pa.csv.ConvertOptions(
+            column_types=types,
+            include_columns=only,
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+        )
+        # one block is parsed at a time, and must hold the longest row
+        read = pa.csv.ReadOptions(use_threads=False, block_size=4 << 20)
+        parse = pa.csv.ParseOptions(newlines_in_values=True)
+        return pa.csv.open_csv(file, read_options=read, parse_options=parse, convert_options=convert)
+
+    def _widen(self, file: Path, message: str, types: dict[str, Any]) -> None:
+        """Raise ``Widened`` where whole numbers turn into fractions, ``DataError`` where numbers turn into words."""
+        if not (match := _CONVERSION.search(message)):
+            return
+        name, value = list(types)[int(match[1])], match[3]
+        old = types[name]
+        if name in self._empty and old == pa.float64():
+            self._wider[name] = pa.string()
+            raise Widened
+        if old == pa.int64() and _is_number(value):
+            self._wider[name] = pa.float64()
+            raise Widened
+        raise DataError(
+            f"column {name!r} of {file.name} holds {value!r} where earlier rows hold {old}: a column keeps its type; "
+            "correct the value, or list the column under `drop`"
+        )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
