@@ -13,7 +13,7 @@ reads no clock and touches no disk; CPU time is measured by the trainer it is gi
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import final
@@ -107,6 +107,8 @@ class Engine:
         Champion against challenger; every version is promoted unless given.
     quality : Quality, optional
         What a batch must hold to be learned from; anything unless given.
+    classes : sequence
+        Classes known before any label is: those of a boolean label.
 
     Raises
     ------
@@ -126,6 +128,7 @@ class Engine:
         seed: int = 0,
         gate: Gate | None = None,
         quality: Quality | None = None,
+        classes: Sequence[Label] = (),
     ) -> None:
         check_can_update(strategy, learner)
         self._strategy = strategy
@@ -141,7 +144,7 @@ class Engine:
         self._unlabelled = isinstance(learner, LearnsUnlabelled)
         self._sums = BlockSums(learner) if isinstance(learner, Summable) else None
 
-        self._book = Book(schema, learner.task)
+        self._book = Book(schema, learner.task, classes)
         self._turns = 0
         self._begun: int | None = None  # start of the first batch
         self._seen = 0  # rows that arrived

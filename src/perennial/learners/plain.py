@@ -509,7 +509,8 @@ class Ridge(_Exact):
         matrix = _matrix(examples.features, None)
         assert examples.values is not None
         layout = _Layout.of(examples.features.schema).grown(matrix)
-        block = _Moments.of(layout, matrix, examples.values, examples.weights)
+        with np.errstate(invalid="ignore"):
+            block = _Moments.of(layout, matrix, examples.values, examples.weights)
         if not np.isfinite(block.mean).all():  # a missing or infinite number shows in its column's mean
             _refuse(examples.features, matrix)
         return block
@@ -939,7 +940,8 @@ class GaussianNB(_Exact):
             member *= weights
         total = member.sum(axis=1)[:, None]
         # a class whose rows all weigh nothing has no mean: any centre will do, and 0 weight says so
-        mean = np.divide(member @ matrix, total, out=np.zeros((len(present), matrix.shape[1])), where=total > 0)
+        with np.errstate(invalid="ignore"):
+            mean = np.divide(member @ matrix, total, out=np.zeros((len(present), matrix.shape[1])), where=total > 0)
         if not np.isfinite(mean).all():
             _refuse(features, matrix)
         centred = matrix - mean[own[codes]]

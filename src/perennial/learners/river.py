@@ -304,6 +304,11 @@ class River:
         if self._task == "regression":
             return {}
         assert examples.codes is not None
+        if self._binary:  # a boolean label means the same to River, also before any is known
+            for truth in (label for label in examples.classes if isinstance(label, bool) and label not in self._said):
+                self._said[truth] = truth
+                self._code[truth] = len(self._classes)
+                self._classes.append(truth)
         codes, first = np.unique(examples.codes, return_index=True)
         new = sorted((int(at), examples.classes[code]) for at, code in zip(first, codes, strict=True))
         new = [(at, label) for at, label in new if label not in self._said]

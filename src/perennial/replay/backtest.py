@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from perennial import __version__
@@ -24,7 +23,7 @@ from perennial.replay import checks, trainings
 from perennial.replay.clairvoyant_run import lower_bound
 from perennial.replay.evaluation import Evaluation
 from perennial.replay.reporting import Account, account_of, baseline_of, report_of
-from perennial.replay.result import BacktestResult, Baseline
+from perennial.replay.result import BacktestResult, Baseline, Home
 from perennial.replay.run import Job, run
 from perennial.replay.spill import Summary, read
 from perennial.strategies import Frozen, Strategy
@@ -120,10 +119,10 @@ def backtest(
     if clairvoyant is not None and clairvoyant not in strategies:
         raise ConfigError("clairvoyant", clairvoyant, nearest(clairvoyant, strategies))
 
-    home = TemporaryDirectory(prefix="perennial-")
-    keep = Path(cache) if cache is not None else Path(home.name)
+    home = Home()
+    keep = Path(cache) if cache is not None else home.path
     prepared = stream.prepare(
-        Path(home.name) / "stream",
+        home.path / "stream",
         extra=priced.columns if priced else (),
         progress=None if progress is None else lambda done, rows: progress("reading", done, rows or 0),
     )
@@ -140,11 +139,12 @@ def backtest(
         "seed": seed,
         "quality": quality or Quality(),
         "version": __version__,
+        "classes": (False, True) if task == "classification" and prepared.label_type == "bool" else (),
     }
     planned = [Job(name=name, strategy=s, learner=learners[name], **common) for name, s in strategies.items()]
     checks.check_first_windows(planned)
     frozen = _frozen_baseline(planned)
-    folders = _folders([*planned, *frozen], keep, Path(home.name))
+    folders = _folders([*planned, *frozen], keep, home.path)
     summaries = _run_all([*planned, *frozen], folders, keep / "trainings", jobs, progress)
 
     start = max((s.first_predicted for s in summaries if s.first_predicted is not None), default=prepared.rows)

@@ -13,7 +13,7 @@ from perennial.core.features import Chunk, Features, Kind, Schema, Vocabulary
 from perennial.core.protocols import Learner, Trained
 from perennial.core.records import TaskKind
 from perennial.core.times import micros
-from perennial.engine import Engine, check_can_update
+from perennial.engine import check_can_update
 from perennial.learners import as_learner
 from perennial.replay.run import Job, shares_turns
 from perennial.strategies import Frozen, Hybrid, Stateful, Stateless, Strategy
@@ -138,15 +138,7 @@ def check_first_windows(jobs: Sequence[Job]) -> None:
         if job.strategy.initial is None or about in seen:
             continue
         seen.add(about)
-        engine = Engine(
-            job.strategy,
-            job.learner,
-            schema=job.prepared.schema,
-            trainer=_Halt(),
-            label_delay=job.label_delay,
-            seed=job.seed,
-            quality=job.quality,
-        )
+        engine = job.engine(_Halt())
         try:
             for batch in job.prepared.batches(job.learner.task, apart=shares_turns(job)):
                 engine.advance(batch)

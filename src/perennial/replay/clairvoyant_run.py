@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, final
 
@@ -14,7 +15,7 @@ from perennial.core.errors import ConfigError
 from perennial.core.protocols import Learner, Trained
 from perennial.core.records import Batch, Version
 from perennial.core.times import moment
-from perennial.engine import Engine, align
+from perennial.engine import align
 from perennial.metrics import Prices, Scored, bill
 from perennial.replay.clairvoyant import schedule
 from perennial.replay.evaluation import Evaluation, translated
@@ -72,15 +73,7 @@ def lower_bound(job: Job, trainings: Path, evaluation: Evaluation, prices: Price
 
 def _train_all(job: Job, trainings: Path) -> tuple[list[Version], list[Learner]]:
     trainer = _Keeping(Trainings(trainings))
-    engine = Engine(
-        job.strategy,
-        job.learner,
-        schema=job.prepared.schema,
-        trainer=trainer,
-        label_delay=job.label_delay,
-        seed=job.seed,
-        quality=job.quality,
-    )
+    engine = replace(job, train_latency=timedelta(0)).engine(trainer)
     versions: list[Version] = []
     for batch in job.prepared.batches(job.learner.task):
         versions.extend(engine.advance(batch).trained)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from perennial import __version__
@@ -15,7 +14,7 @@ from perennial.core.records import Label, TaskKind, Version
 from perennial.core.times import moment, spell
 from perennial.metrics import Bill, Prices, bill
 from perennial.replay.evaluation import Curve, Evaluation, Line
-from perennial.replay.result import Baseline, StrategyResult
+from perennial.replay.result import Baseline, Home, StrategyResult
 from perennial.replay.run import Job
 from perennial.replay.spill import Summary
 from perennial.stream import Stream
@@ -34,7 +33,7 @@ class Account:
     result: StrategyResult
     line: Line
 
-    def result_with(self, home: TemporaryDirectory[str] | None) -> StrategyResult:
+    def result_with(self, home: Home | None) -> StrategyResult:
         """The result, keeping alive the folder that its predictions lie in."""
         return replace(self.result, _home=home)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING, Any, final
 
 from perennial.core.errors import ConfigError, nearest
 from perennial.core.records import Version
@@ -16,6 +18,15 @@ from perennial.replay.spill import Summary, as_table, read
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+@final
+class Home:
+    """A temporary folder that goes when nobody holds it any more."""
+
+    def __init__(self) -> None:
+        self.path = Path(mkdtemp(prefix="perennial-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +82,7 @@ class StrategyResult:
     notes: tuple[str, ...] = field(repr=False)
     _summary: Summary = field(repr=False)
     _folder: Path = field(repr=False)
-    _home: TemporaryDirectory[str] | None = field(repr=False)  # lives as long as whoever reads from it
+    _home: Home | None = field(repr=False)  # lives as long as whoever reads from it
 
     @property
     def predictions(self) -> pa.Table:

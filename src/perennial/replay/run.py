@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from perennial.core.identity import Unhashable, canonical, digest
-from perennial.core.protocols import Gate, Learner
-from perennial.core.records import Close
+from perennial.core.protocols import Gate, Learner, Trainer
+from perennial.core.records import Close, Label
 from perennial.engine import Engine
 from perennial.replay.spill import Spill, Summary
 from perennial.replay.trainings import Trainings
@@ -43,7 +43,23 @@ class Job:
     seed: int
     quality: Quality
     version: str
+    classes: tuple[Label, ...] = ()
     gate: Gate | None = None
+
+    def engine(self, trainer: Trainer) -> Engine:
+        """A fresh engine for this job."""
+        return Engine(
+            self.strategy,
+            self.learner,
+            schema=self.prepared.schema,
+            trainer=trainer,
+            label_delay=self.label_delay,
+            train_latency=self.train_latency,
+            seed=self.seed,
+            gate=self.gate,
+            quality=self.quality,
+            classes=self.classes,
+        )
 
     def key(self) -> str | None:
         """Identity of the whole run; None if the model or a setting cannot be hashed."""
@@ -132,17 +148,7 @@ def _reporter(progress: Path | None, report: Callable[[int], None] | None) -> Ca
 
 def _replay(job: Job, folder: Path, trainer: Trainings, report: Callable[[int], None]) -> Summary:
     task = job.learner.task
-    engine = Engine(
-        job.strategy,
-        job.learner,
-        schema=job.prepared.schema,
-        trainer=trainer,
-        label_delay=job.label_delay,
-        train_latency=job.train_latency,
-        seed=job.seed,
-        gate=job.gate,
-        quality=job.quality,
-    )
+    engine = job.engine(trainer)
     ledger = Spill(folder, task)
     rows = 0
     apart = shares_turns(job)

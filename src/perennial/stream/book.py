@@ -142,11 +142,14 @@ class Book:
         The stream's features.
     kind : {"classification", "regression"}
         Whether labels are codes or values.
+    classes : sequence
+        Classes known before any label is: those of a boolean label.
     """
 
-    def __init__(self, schema: Schema, kind: TaskKind) -> None:
+    def __init__(self, schema: Schema, kind: TaskKind, classes: Sequence[Label] = ()) -> None:
         self.schema = schema
-        self.classes: list[Label] = []
+        self.classes: list[Label] = list(classes)
+        self._seeded = frozenset(classes)
         self._by_code = kind == "classification"
         self._class_of: NDArray[np.int32] = np.empty(0, dtype=np.int32)  # stream's label code -> class table code
         self._label_values: Sequence[Label] = ()
@@ -265,8 +268,10 @@ class Book:
         if len(found) and found.min() < 0:
             unseen = codes[found < 0]
             for code in unseen[np.sort(np.unique(unseen, return_index=True)[1])].tolist():
-                self._class_of[code] = len(self.classes)
-                self.classes.append(self._label_values[code])
+                label = self._label_values[code]
+                if label not in self._seeded:
+                    self.classes.append(label)
+                self._class_of[code] = len(self.classes) - 1 if label not in self._seeded else self.classes.index(label)
             found = self._class_of[codes]
         return np.asarray(found, dtype=np.int32)
 

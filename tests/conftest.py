@@ -1,0 +1,42 @@
+"""What all tests share: where optional things are looked for, and when a skip is a failure."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+#: real streams for developers: tests that need one skip where the folder is absent
+DATA = Path(os.environ.get("PERENNIAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """With PERENNIAL_NO_SKIPS set, a skipped test fails: nothing may be missing there."""
+    report = yield
+    if report.skipped and os.environ.get("PERENNIAL_NO_SKIPS") and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped where nothing may be: {report.longrepr}"
+    return report
+
+
+@pytest.fixture
+def real_stream():
+    """A function that gives the path of a real stream by name, or skips the test."""
+
+    def find(name: str) -> Path:
+        path = DATA / f"{name}.parquet"
+        if not path.exists():
+            pytest.skip(f"{path.name} is not in {DATA}: set PERENNIAL_DATA to the folder that holds it")
+        return path
+
+    return find
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch):
+    """Numeric libraries use one thread: tests run side by side."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
