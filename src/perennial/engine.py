@@ -335,7 +335,7 @@ class Engine:
         if not len(position):
             if first:
                 raise DataError(self._empty(turn.now, len(cut.position)))
-            return _note(turn, f"{plan.reason}: nothing to learn, {self._strategy.window} is empty")
+            return _decided(turn, f"{plan.reason}: nothing to learn, {self._strategy.window} is empty")
         examples = self._book.examples(position, chosen.weights)
         if first:
             _check_classes(examples)
@@ -380,7 +380,7 @@ class Engine:
         assert tip is not None
         position = self._unlearned
         if not len(position):
-            return _note(turn, f"{plan.reason}: nothing to learn, no label came since the last update")
+            return _decided(turn, f"{plan.reason}: nothing to learn, no label came since the last update")
         examples = self._book.examples(position)
         model = self._own_copy(tip)
         key, seed = self._key("update", tip.version.key, examples)
@@ -721,6 +721,10 @@ def _check_classes(examples: Examples) -> None:
             f"the label is constant in the first window: all {len(examples):,} examples are {only!r}: "
             "make `initial` longer, or check the label column"
         )
+
+
+def _decided(turn: Turn, reason: str) -> Turn:
+    return replace(turn, decisions=(*turn.decisions, Decision(False, reason)))
 
 
 def _note(turn: Turn, note: str) -> Turn:

@@ -28,6 +28,32 @@ ARGUMENTS = [
 ]
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
 
+#: the lowest contrast of any element with text of its own, and that element; large headings and dots are exempt
+WORST_CONTRAST = """() => {
+  const parts = (c) => c.match(/[\\d.]+/g).map(Number);
+  const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  const light = (c) => {
+    const [r, g, b] = parts(c).map((v) => linear(v / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ground = (e) => {
+    for (; e; e = e.parentElement) {
+      const c = getComputedStyle(e).backgroundColor;
+      if (parts(c).length < 4 || parts(c)[3] === 1) return c;
+    }
+  };
+  let worst = [99, ""];
+  for (const e of document.querySelectorAll("main *")) {
+    const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+    if (!own || e.closest("h1") || e.closest(".dot")) continue;
+    const colour = e instanceof SVGElement ? getComputedStyle(e).fill : getComputedStyle(e).color;
+    const [a, b] = [light(colour), light(ground(e))].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < worst[0]) worst = [ratio, e.outerHTML.slice(0, 120)];
+  }
+  return worst;
+}"""
+
 pytestmark = pytest.mark.skipif(
     not Path(CHROMIUM).exists(), reason=f"no Chromium at {CHROMIUM}: install it or set PERENNIAL_CHROMIUM"
 )
@@ -46,6 +72,7 @@ Opener = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    """Chromium, started once."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -89,7 +116,7 @@ def test_draws_every_line_and_point(opened: Opener) -> None:
     assert page.locator("#scatter g[tabindex]").count() == 6
     assert page.locator("#time .base").count() == 3
     assert page.locator("html").get_attribute("lang") == "en"
-    assert "hybrid" in page.locator("h1").inner_text()
+    assert "stateful" in page.locator("h1").inner_text()
 
 
 def test_metric_view_and_legend_change_the_picture(opened: Opener) -> None:
@@ -180,24 +207,7 @@ def test_nothing_sticks_out(opened: Opener, width: int) -> None:
 def test_text_has_enough_contrast(opened: Opener, scheme: str) -> None:
     """All small text stands out 4.5:1 from its ground in light and dark."""
     page = opened(example(30), color_scheme=scheme)
-    worst = page.evaluate(
-        """() => {
-          const parts = (c) => c.match(/[\\d.]+/g).map(Number);
-          const light = (c) => { const [r, g, b] = parts(c).map((v) => { v /= 255; return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; }); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-          const ground = (e) => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor; const p = parts(c); if (p.length < 4 || p[3] === 1) return c; } };
-          let worst = [99, ""];
-          for (const e of document.querySelectorAll("main *")) {
-            const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
-            if (!own || e.closest("h1") || e.closest(".dot")) continue;
-            const style = getComputedStyle(e);
-            const colour = e instanceof SVGElement ? style.fill : style.color;
-            const [a, b] = [light(colour), light(ground(e))].sort((x, y) => y - x);
-            const ratio = (a + 0.05) / (b + 0.05);
-            if (ratio < worst[0]) worst = [ratio, e.outerHTML.slice(0, 120)];
-          }
-          return worst;
-        }"""
-    )
+    worst = page.evaluate(WORST_CONTRAST)
     assert worst[0] >= 4.5, worst
 
 

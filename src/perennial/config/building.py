@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,24 @@ from perennial.config.problems import Problem, Steps, refuse
 from perennial.config.records import Config, Model
 from perennial.core.errors import ConfigError
 from perennial.core.protocols import Learner, Updatable
+from perennial.metrics.money import Prices
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
-    from perennial.metrics import Metric, Prices
+    from perennial.metrics import Metric
     from perennial.strategies import Strategy
     from perennial.stream import Stream
+    from perennial.stream.quality import Quality
+
+
+#: where the file writes what the stream calls by these names
+_STREAM: dict[str, Steps] = {
+    "target": ("label", "column"),
+    "label_delay": ("label", "delay"),
+    "known_at": ("label", "known_at"),
+    "within": ("label", "within"),
+    "features": ("features", "build"),
+    "lookback": ("features", "lookback"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +45,14 @@ class Built:
     metrics: tuple[Metric, ...] | None
     prices: Prices | None
     seed: int
-    train_latency: timedelta | str
-    clairvoyant: bool
+    train_latency: timedelta
+    quality: Quality | None
+    clairvoyant: str | None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What :func:`perennial.backtest` takes besides stream and strategies."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("stream", "strategies")}
 
 
 def build(
@@ -73,19 +91,19 @@ def build(
     for key, learner in learners.items():
         with collect.at("strategies", key, config.strategies[key].kind):
             strategies[key] = _strategy(config, key, learner)
-    with collect.at("stream"):
+    with collect.at("stream", names=_STREAM):
         stream = _stream(config, folder)
     metrics = _metrics(config, learners, collect)
-    prices = _prices(config, collect)
     if collect.problems:
         refuse(name, collect.problems)
     return Built(
         stream=stream,
         strategies=strategies,
         metrics=metrics,
-        prices=prices,
+        prices=Prices.parse(config.cost) if config.cost is not None else None,
         seed=config.seed,
-        train_latency=config.train_latency if config.train_latency is not None else "0s",
+        train_latency=config.train_latency if config.train_latency is not None else timedelta(0),
+        quality=config.quality.build() if config.quality is not None else None,
         clairvoyant=config.clairvoyant,
     )
 
@@ -106,10 +124,11 @@ class _Collector:
     problems: list[Problem] = field(default_factory=list)
 
     @contextmanager
-    def at(self, *steps: str | int) -> Iterator[None]:
+    def at(self, *steps: str | int, names: Mapping[str, Steps] | None = None) -> Iterator[None]:
         try:
             yield
         except ConfigError as error:
+            steps = (*steps, *(names or {}).get(error.field, ()))
             problem = as_problem(error, steps, self.data, self.lines)
             if problem not in self.problems:  # strategies that share a wrong model share its problem
                 self.problems.append(problem)
@@ -151,12 +170,16 @@ def learner(model: Model) -> Learner:
         }
         made = _called(ways[model.update], plain, model.options)
     elif model.early_stopping is not None:
-        made = learners.EarlyStopped(plain, share=model.early_stopping.share, rounds=model.early_stopping.rounds)
+        made = learners.EarlyStopped(plain, **model.early_stopping.model_dump(exclude_unset=True))
     else:
         made = learners.as_learner(plain)
     if model.calibrated is True:
         return learners.Calibrated(made)
-    return made if model.calibrated is False else learners.Calibrated(made, **model.calibrated.model_dump())
+    return (
+        made
+        if model.calibrated is False
+        else learners.Calibrated(made, **model.calibrated.model_dump(exclude_unset=True))
+    )
 
 
 def _called(way: Callable[..., Learner], estimator: Any, options: Mapping[str, Any]) -> Learner:
@@ -234,13 +257,3 @@ def _imported(path: str) -> Any:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError("metrics", path, f"it cannot be imported: {error}; write package.module:function") from error
-
-
-def _prices(config: Config, collect: _Collector) -> Prices | None:
-    from perennial.metrics import Prices
-
-    if config.cost is None:
-        return None
-    with collect.at("cost"):
-        return Prices.parse(config.cost)
-    return None

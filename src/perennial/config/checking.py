@@ -58,12 +58,22 @@ def place(steps: Steps, lines: Mapping[Steps, int]) -> int | None:
 
 def as_problem(error: ConfigError, steps: Steps, data: Any, lines: Mapping[Steps, int]) -> Problem:
     """A constructor's error, placed where its setting was written, with the value as it was written."""
-    if error.field and (*steps, error.field) in lines:
-        steps = (*steps, error.field)
-    steps = _written(steps, lines)
+    steps = _written(_deepest(steps, error, lines), lines)
     around = _at(steps, data)
     got = error.got if around is None or isinstance(around, Mapping | list) else around
     return Problem(line=place(steps, lines), path=dotted(steps), got=got, need=error.need)
+
+
+def _deepest(steps: Steps, error: ConfigError, lines: Mapping[Steps, int]) -> Steps:
+    """The setting that an error is about, as far down as the file has it: its field, or the key that is its value."""
+    tail = error.field.split(".")
+    for step in tail[1:] if steps and tail[0] == steps[-1] else tail:
+        if (*steps, step) not in lines:
+            return steps
+        steps = (*steps, step)
+    if isinstance(error.got, str) and (*steps, error.got) in lines:
+        steps = (*steps, error.got)
+    return steps
 
 
 def _at(steps: Steps, data: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, GetJsonSchemaHandler, Strict, model_validator
+from pydantic import Field, GetJsonSchemaHandler, Strict, field_validator, model_validator
 
 from perennial import strategies, triggers, windows
 from perennial.config.shapes import Arguments, OneOf, Record
@@ -12,6 +12,8 @@ from perennial.config.values import DURATION, ROWS, Batch, Class, Instant, Reten
 from perennial.core.errors import ConfigError, nearest
 from perennial.core.protocols import Trigger as TriggerProtocol
 from perennial.core.protocols import Window as WindowProtocol
+from perennial.metrics.money import Prices
+from perennial.stream.quality import Quality as BatchQuality
 
 Names = Annotated[tuple[str, ...], Strict(False)]
 
@@ -313,7 +315,7 @@ class EarlyStopping(Record):
 
     share: float = 0.2
     """How much of the window is held out."""
-    rounds: int = 20
+    rounds: int = 50
     """Rounds without improvement before it stops."""
 
 
@@ -437,6 +439,23 @@ class Strategy(OneOf):
     """Updated as labels come, and now and then started from scratch."""
 
 
+class Quality(Made):
+    """What a batch must hold to be learned from; one that does not is quarantined."""
+
+    makes: ClassVar[Any] = BatchQuality
+
+    nulls: float | None = None
+    """Greatest share of nulls in any column."""
+    ranges: dict[str, Annotated[tuple[float, float], Strict(False)]] = Field(default_factory=dict)
+    """Bounds that values of a column must respect: [low, high]."""
+    duplicates: float | None = None
+    """Greatest share of rows that repeat an earlier row of the batch."""
+    labelled: float | None = None
+    """Least share of rows that will ever have a label."""
+    least_rows: int = 20
+    """Batches with fewer rows are not judged."""
+
+
 class Gate(Record):
     """Champion against challenger."""
 
@@ -469,8 +488,10 @@ class Config(Record):
     """What every random choice starts from."""
     train_latency: Span | None = None
     """How long a training takes before its model may serve."""
-    clairvoyant: bool = False
-    """Also find the best schedule in hindsight, at a training per checkpoint."""
+    clairvoyant: str | None = None
+    """A stateless strategy for which the cheapest schedule is found in hindsight, at a training per checkpoint."""
+    quality: Quality | None = None
+    """What a batch must hold to be learned from."""
     gate: Gate = Gate()
     """How a challenger becomes champion."""
     retention: Retention | None = None
@@ -484,7 +505,21 @@ class Config(Record):
             raise ConfigError("strategies", {}, "give at least one, e.g. weekly: {stateless: {every: 7d}}")
         if self.deploy is not None and self.deploy not in self.strategies:
             raise ConfigError("deploy", self.deploy, f"name a strategy; {nearest(self.deploy, self.strategies)}")
+        if self.clairvoyant is not None:
+            fitting = [name for name, strategy in self.strategies.items() if strategy.kind == "stateless"]
+            if self.clairvoyant not in fitting:
+                hint = nearest(self.clairvoyant, fitting) if fitting else "there is none"
+                raise ConfigError("clairvoyant", self.clairvoyant, f"name a stateless strategy; {hint}")
+            if self.cost is None:
+                raise ConfigError("clairvoyant", self.clairvoyant, "the cheapest schedule needs prices: give `cost`")
         return self
+
+    @field_validator("cost")
+    @classmethod
+    def _priced(cls, cost: dict[str, Any] | None) -> dict[str, Any] | None:
+        if cost is not None:
+            Prices.parse(cost)
+        return cost
 
     def model_of(self, name: str) -> Model | None:
         """The model of a strategy: its own, else the global one."""

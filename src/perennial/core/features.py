@@ -33,6 +33,9 @@ class Kind(StrEnum):
     OTHER = "other"  #: dates, lists, ...: for a user's own pipeline; a matrix refuses it
 
 
+_BLOCK_ROWS = 1024
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One feature column: its name, kind and Arrow type (as text)."""
@@ -133,21 +136,26 @@ class Chunk:
         """Rows as a read-only row-major matrix, converted once."""
         if (found := self._matrices.get(dtype)) is not None:
             return found
-        out = np.empty((self.rows, len(self.schema)), dtype=dtype)
-        for j, column in enumerate(self.schema.columns):
-            if column.kind not in (Kind.NUMBER, Kind.CATEGORY):
-                raise DataError(
-                    f"column {column.name!r} holds {column.kind} ({column.dtype}), which a numeric matrix cannot "
-                    "show: put a vectoriser or encoder for it in a pipeline, build a number from it in `features`, "
-                    "or list it under `drop`"
-                )
-            values = self.table.column(j)
-            out[:, j] = _numbers(values)
-            if column.kind is Kind.CATEGORY:
-                out[out[:, j] < 0, j] = np.nan
+        columns = [self._column(j, dtype) for j in range(len(self.schema))]
+        out = np.empty((self.rows, len(columns)), dtype=dtype)
+        for start in range(0, self.rows, _BLOCK_ROWS):  # in blocks that stay in the cache while columns become rows
+            rows = slice(start, start + _BLOCK_ROWS)
+            for j, values in enumerate(columns):
+                out[rows, j] = values[rows]
         out.flags.writeable = False
         self._matrices[dtype] = out
         return out
+
+    def _column(self, j: int, dtype: str) -> NDArray[Any]:
+        column = self.schema.columns[j]
+        if column.kind not in (Kind.NUMBER, Kind.CATEGORY):
+            raise DataError(
+                f"column {column.name!r} holds {column.kind} ({column.dtype}), which a numeric matrix cannot "
+                "show: put a vectoriser or encoder for it in a pipeline, build a number from it in `features`, "
+                "or list it under `drop`"
+            )
+        values = _numbers(self.table.column(j))
+        return np.where(values < 0, np.nan, values).astype(dtype) if column.kind is Kind.CATEGORY else values
 
 
 def _numbers(values: Any) -> NDArray[Any]:
@@ -254,9 +262,10 @@ class Features:
 
     def frame(self) -> pd.DataFrame:
         """Rows as a pandas frame with a fresh 0..n-1 index: numbers keep their width, words are objects."""
-        if (found := self._cache.get("frame")) is None:
-            found = self._cache["frame"] = self.arrow().to_pandas()
-        return found
+        if "frame" not in self._cache:
+            self._cache["frame"] = self.arrow().to_pandas()
+        frame: pd.DataFrame = self._cache["frame"]
+        return frame
 
     def codes(self) -> dict[str, NDArray[np.int32]]:
         """Codes of every category column by name, each of shape (n,), -1 for null."""
@@ -267,11 +276,12 @@ class Features:
 
     def dicts(self) -> list[dict[str, Any]]:
         """Rows as dicts of plain Python values, as River takes them."""
-        if (found := self._cache.get("dicts")) is None:
+        if "dicts" not in self._cache:
             columns = [column.to_pylist() for column in self.arrow().columns] if self._rows else []
             names = self.names
-            found = self._cache["dicts"] = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-        return found  # type: ignore[no-any-return]
+            self._cache["dicts"] = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        rows: list[dict[str, Any]] = self._cache["dicts"]
+        return rows
 
     def slice(self, start: int, stop: int) -> Features:
         """Rows ``[start, stop)`` of this selection."""

@@ -95,7 +95,8 @@ def _plain(value: object) -> Any:
         case type() | FunctionType():
             return _named(value)
     if is_dataclass(value) and not isinstance(value, type):
-        return {"record": _named(type(value)), "fields": {f.name: _plain(getattr(value, f.name)) for f in fields(value)}}
+        settings = {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        return {"record": _named(type(value)), "fields": settings}
     if hasattr(value, "get_params") and not isinstance(value, type):
         return {"object": _named(type(value)), "params": _plain(value.get_params(deep=False))}
     if hasattr(value, "__module__") and hasattr(value, "__qualname__"):  # builtin and ufunc-like callables

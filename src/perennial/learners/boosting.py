@@ -36,6 +36,8 @@ _SMOOTHING = 0.5
 #: a leaf that hardly any of a batch's curvature reaches must not jump: the least penalty of a leaf refit
 _LEAST_L2 = 1.0
 
+#: log-odds beyond which float64 knows only 0 and 1, and its exponential would overflow
+_STEEPEST = 700.0
 #: why updates refuse the frameworks' own class weights: base rates and leaves would not agree on them
 WEIGH_ROWS = "updates know the weights of examples only: leave it out, and give the stream a weight column"
 
@@ -68,23 +70,42 @@ def aligned(own: Sequence[Label], examples: Examples) -> tuple[tuple[Label, ...]
     return (*own, *new), lookup[examples.codes]
 
 
-def ranked(examples: Examples) -> tuple[tuple[Label, ...], NDArray[Any], NDArray[np.int64]]:
+def ranked(examples: Examples) -> tuple[tuple[Label, ...], NDArray[Any], Codes]:
     """The classes that rows have, sorted; labels for the estimator; and each row's rank among those classes.
 
     Sorted is how every framework orders the columns of its probabilities. Labels that numpy holds in one plain type
     are given as the user wrote them; of others, which no framework accepts, the rank.
     """
+    order = _sorted(examples)
+    return tuple(examples.classes[code] for code in order), *_told(examples, order)
+
+
+def ranked_as(train: Examples, valid: Examples) -> tuple[NDArray[Any], Codes]:
+    """Labels for the estimator, and ranks, of rows whose classes ``train`` has, as :func:`ranked` tells those.
+
+    Both share one class table, as slices of the same examples do.
+    """
+    return _told(valid, _sorted(train))
+
+
+def _sorted(examples: Examples) -> list[int]:
+    """Codes of the classes that rows have, in the classes' own order."""
     assert examples.codes is not None
-    present = np.unique(examples.codes).tolist()
+    table: tuple[Any, ...] = examples.classes
+    present: list[int] = np.unique(examples.codes).tolist()
     try:
-        order = sorted(present, key=lambda code: examples.classes[code])  # type: ignore[arg-type, return-value]
+        return sorted(present, key=lambda code: table[code])
     except TypeError:  # words and numbers together have no order
-        order = present
+        return present
+
+
+def _told(examples: Examples, order: Sequence[int]) -> tuple[NDArray[Any], Codes]:
+    assert examples.codes is not None
     lookup = np.zeros(len(examples.classes), dtype=np.int64)
-    lookup[order] = np.arange(len(order))
+    lookup[list(order)] = np.arange(len(order))
     ranks = lookup[examples.codes]
     y = examples.y
-    return tuple(examples.classes[code] for code in order), (ranks if y.dtype.hasobject else y), ranks
+    return (ranks if y.dtype.hasobject else y), ranks
 
 
 # -- raw scores, probabilities, gradients -----------------------------------------------------------------------------
@@ -95,7 +116,7 @@ def probabilities(raw: Floats, classes: int) -> Floats:
     if classes <= 1:
         return np.ones((len(raw), classes))
     if classes == 2:
-        second = 1.0 / (1.0 + np.exp(-raw[:, 0]))
+        second = 1.0 / (1.0 + np.exp(-np.clip(raw[:, 0], -_STEEPEST, _STEEPEST)))
         return np.column_stack([1.0 - second, second])
     shifted = np.exp(raw - raw.max(axis=1, keepdims=True))
     out: Floats = shifted / shifted.sum(axis=1, keepdims=True)
@@ -138,7 +159,7 @@ class Target:
         """Weight per class; or for regression the weights' sum and the weighted labels' sum."""
         weights = np.ones(len(self.y)) if self.weights is None else self.weights
         if self.classes:
-            return np.bincount(self.y.astype(np.int64), weights, self.classes)
+            return np.bincount(self.y.astype(np.int64), weights, self.classes).astype(np.float64)
         return np.array([weights.sum(), weights @ self.y])
 
 
@@ -165,17 +186,17 @@ def gradients(raw: Floats, target: Target) -> tuple[Floats, Floats]:
     return slope, curve
 
 
-def prior(task: TaskKind, mass: Sequence[float]) -> Floats:
+def prior(task: TaskKind, mass: Sequence[float] | Floats) -> Floats:
     """The raw score that is best without features, shape (outputs,), from the mass of the labels so far.
 
     Log of each class's share (of two classes, their log-odds), or the mean label.
     """
     if task == "regression":
-        return np.array([mass[1] / mass[0] if mass[0] > 0 else math.nan])
+        return np.array([mass[1] / mass[0] if mass[0] > 0 else math.nan], dtype=np.float64)
     logs = np.log(np.asarray(mass, dtype=np.float64) + _SMOOTHING)
     if len(mass) <= 2:
         return logs[1:] - logs[:1] if len(mass) == 2 else np.zeros(1)
-    total: Floats = logs - math.log(sum(mass) + _SMOOTHING * len(mass))
+    total: Floats = logs - math.log(float(np.sum(mass)) + _SMOOTHING * len(mass))
     return total
 
 
@@ -363,10 +384,8 @@ class Engine(Protocol):
 
 def refuse_infinities(features: Features, name: str) -> None:
     """Raise ``DataError``, naming the column, where a number is infinite or a column is none."""
-    matrix = features.matrix()
-    if np.isfinite(matrix.sum()):  # one pass without a temporary settles almost every batch
-        return
-    for column, infinite in zip(features.names, np.isinf(matrix).any(axis=0).tolist(), strict=True):
+    found = np.isinf(features.matrix()).any(axis=0).tolist()
+    for column, infinite in zip(features.names, found, strict=True):
         if infinite:
             raise DataError(
                 f"column {column!r} holds infinite values, which {name} refuses: clip them, or make them null"
@@ -743,9 +762,7 @@ class Decayed:
     continuation, which keeps the offset of its fit.
     """
 
-    def __init__(
-        self, engine: Engine, settings: Decay, *, label: Literal["Decayed", "Continued"] = "Decayed"
-    ) -> None:
+    def __init__(self, engine: Engine, settings: Decay, *, label: Literal["Decayed", "Continued"] = "Decayed") -> None:
         self._engine = engine
         self._settings = settings
         self._label: Literal["Decayed", "Continued"] = label
@@ -1027,14 +1044,10 @@ class LeafRefit:
         mass = self._weighed(state.mass, target)
         leaves = engine.read_leaves(member.booster, examples.features, target.outputs)
         start = np.tile(prior(engine.task, mass), (len(examples), 1))
-        values = refitted(
-            leaves, start, target, decay=self._decay, rate=engine.rate, l2=max(_LEAST_L2, engine.l2)
-        )
+        values = refitted(leaves, start, target, decay=self._decay, rate=engine.rate, l2=max(_LEAST_L2, engine.l2))
         payload = engine.dump(engine.with_leaves(member.booster, values))
         moved = replace(member, payload=payload, booster=engine.read(payload))
-        return replace(
-            state, mass=tuple(mass.tolist()), members=(moved,), updates=state.updates + 1, built=0
-        )
+        return replace(state, mass=tuple(mass.tolist()), members=(moved,), updates=state.updates + 1, built=0)
 
     def _weighed(self, former: tuple[float, ...], target: Target) -> Floats:
         mass = target.mass

@@ -5,6 +5,7 @@ This module imports CatBoost: load it through the registry, which does so only w
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import tempfile
@@ -155,7 +156,7 @@ class CatBoost:
         """Most leaves of a tree: two to the depth (6 by default), or ``max_leaves`` where trees grow leaf by leaf."""
         if self._leafwise:
             return int(self._set(_LEAVES, 31))
-        return 2 ** int(self._set(_DEPTH, 6))
+        return 1 << int(self._set(_DEPTH, 6))
 
     @property
     def l2(self) -> float:
@@ -200,7 +201,7 @@ class CatBoost:
         """Rounds at which ``valid`` was best, and trees built until the search gave up."""
         held_out = cb.Pool(
             self._rows(valid.features),
-            self._labels(valid),
+            valid.values if valid.codes is None else boosting.ranked_as(train, valid)[0],
             cat_features=self._categories(valid.features) or None,
             weight=valid.weights,
         )
@@ -244,7 +245,9 @@ class CatBoost:
             rows = rows[index] if isinstance(rows, np.ndarray) else rows.iloc[index].reset_index(drop=True)
         pool = cb.Pool(
             rows,
-            np.concatenate([target.y, absent]) if not target.classes else np.concatenate([target.y, absent]).astype(int),
+            np.concatenate([target.y, absent])
+            if not target.classes
+            else np.concatenate([target.y, absent]).astype(int),
             cat_features=self._categories(features) or None,
             weight=np.concatenate([weights, np.zeros(len(absent))]),
             baseline=np.concatenate([start, start[again]]),  # row after row
@@ -284,9 +287,7 @@ class CatBoost:
 
     def raw(self, booster: Any, features: Features, outputs: int) -> Floats:
         """Raw scores of the trees."""
-        told = booster.predict(
-            self._rows(features), prediction_type="RawFormulaVal", thread_count=self.threads
-        )
+        told = booster.predict(self._rows(features), prediction_type="RawFormulaVal", thread_count=self.threads)
         return np.asarray(told, dtype=np.float64).reshape(len(features), outputs)
 
     def read_leaves(self, booster: Any, features: Features, outputs: int) -> Leaves:
@@ -298,7 +299,7 @@ class CatBoost:
 
     def with_leaves(self, booster: Any, values: list[Floats]) -> Any:
         """The same trees with other leaves."""
-        new = booster.copy()
+        new = self.read(self.dump(booster))
         new.set_leaf_values(np.concatenate(values).ravel())
         return new
 
@@ -318,7 +319,8 @@ class CatBoost:
 
     def read(self, payload: bytes) -> Any:
         """The estimator with what :meth:`dump` gave; grown trees too, which are only asked for raw scores."""
-        return type(self.estimator)().load_model(blob=payload)
+        # from a stream: what is loaded from bytes shares them, and refuses other leaf values
+        return type(self.estimator)().load_model(stream=io.BytesIO(payload))
 
     def learned(self, payload: bytes) -> bytes:
         """All of it: what differs between equal trainings was emptied."""

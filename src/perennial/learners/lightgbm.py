@@ -6,8 +6,8 @@ This module imports LightGBM: load it through the registry, which does so only w
 from __future__ import annotations
 
 import re
+import warnings
 from functools import cached_property
-from inspect import signature
 from typing import Any, final
 
 import lightgbm as lgb
@@ -177,16 +177,17 @@ class LightGBM:
     def search(self, train: Examples, valid: Examples, patience: int) -> tuple[int, int]:
         """Rounds at which ``valid`` was best, and trees built until the search gave up."""
         estimator = clone(self.estimator)
-        rows, labels = valid.features.matrix(), self._labels(valid)
-        newer = "eval_X" in signature(estimator.fit).parameters  # since 4.7, which warns of the former way
-        held_out = {"eval_X": (rows,), "eval_y": (labels,)} if newer else {"eval_set": [(rows, labels)]}
-        self._fitted(
-            estimator,
-            train,
-            **held_out,
-            eval_sample_weight=None if valid.weights is None else [valid.weights],
-            callbacks=[lgb.early_stopping(patience, verbose=False)],
-        )
+        labels = valid.values if valid.codes is None else boosting.ranked_as(train, valid)[0]
+        with warnings.catch_warnings():
+            # 4.7 asks for `eval_X` and `eval_y`, and then forgets to encode the labels of `eval_y`
+            warnings.filterwarnings("ignore", message=".*'eval_set' is deprecated")
+            self._fitted(
+                estimator,
+                train,
+                eval_set=[(valid.features.matrix(), labels)],
+                eval_sample_weight=None if valid.weights is None else [valid.weights],
+                callbacks=[lgb.early_stopping(patience, verbose=False)],
+            )
         return max(1, estimator.best_iteration_), int(estimator.booster_.num_trees())
 
     def _fitted(self, estimator: Any, examples: Examples, **more: Any) -> Any:

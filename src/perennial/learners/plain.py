@@ -36,9 +36,11 @@ Floats = NDArray[np.float64]
 
 #: least curvature p(1 - p) that a row counts with: below it a saturated model would lose all inertia
 CURVATURE_FLOOR = 1e-4
-#: how far one update may move the log odds of a row it learns: a Newton step from a saturated model overshoots
+#: how far one update may move the log odds of the rows it learns, root mean square: a Newton step from a saturated
+#: model overshoots. From zero a step moves them by 2 at most, so it is never shortened
 STEP_LIMIT = 4.0
 _MOST_STEPS = 100
+_TINY = float(np.finfo(np.float64).tiny)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -575,8 +577,8 @@ class Logistic(_Exact):
 
     What does not: updating is not fitting. The memory is quadratic, taken where each row was learned, so rows one
     by one, rows in batches and a fit of the whole history give different models, close ones if the model is near its
-    optimum. A step is shortened if it would move a learned row's log odds by more than 4, and a row's curvature
-    p(1 - p) counts as 1e-4 at least; both only matter to a model that is sure and wrong.
+    optimum. A step is shortened if it would move the learned rows' log odds by more than 4, root mean square, and a
+    row's curvature p(1 - p) counts as 1e-4 at least; both only matter to a model that is sure and wrong.
 
     Parameters
     ----------
@@ -699,7 +701,7 @@ class Logistic(_Exact):
         target = memory + (weight * (curvature * odds + positive - chance)).T @ rows
         state.curvature = keep * state.curvature + _information(rows, weight * curvature)
         moved = _solve_each(state.curvature + np.diag(penalty), target) - theta
-        reach = np.abs(rows @ moved.T).max(axis=0, initial=0.0, where=weight > 0)
+        reach = np.sqrt((weight * (rows @ moved.T) ** 2).sum(axis=0) / max(float(weight.sum()), _TINY))
         state.theta = theta + moved * np.minimum(1.0, STEP_LIMIT / np.maximum(reach, STEP_LIMIT))[:, None]
         state.none_curvature = keep * state.none_curvature + _information(rows, weight / 4)[0]
         state.none_target = keep * state.none_target - (weight / 2).T[0] @ rows
@@ -760,7 +762,9 @@ class Logistic(_Exact):
         state: _Odds = self._fitted()
         if not state.classes:
             return np.empty((len(matrix), 0))
-        log_chance = -np.logaddexp(0.0, -(self._design(state, matrix) @ state.theta.T))
+        odds = self._design(state, matrix) @ state.theta.T
+        with np.errstate(invalid="ignore"):  # a row with a missing number: it will abstain
+            log_chance = -np.logaddexp(0.0, -odds)
         return _normalised(log_chance)
 
 
@@ -779,7 +783,10 @@ def _information(rows: Floats, curvature: Floats) -> Floats:
 
 def _solve_each(systems: Floats, targets: Floats) -> Floats:
     """Solutions of several symmetric systems, shape (k, q)."""
-    return np.stack([_solve_spd(a, b, 0.0) for a, b in zip(systems, targets, strict=True)])
+    out = np.empty_like(targets)
+    for k, (system, target) in enumerate(zip(systems, targets, strict=True)):
+        out[k] = _solve_spd(system, target, 0.0)
+    return out
 
 
 def _optimum(rows: Floats, positive: Floats, weights: Floats | None, penalty: Floats, theta: Floats) -> Floats:

@@ -12,7 +12,7 @@ import copy
 import inspect
 import math
 import pickle
-from collections import UserList
+from collections import UserList, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, final
@@ -234,7 +234,7 @@ class River:
             if not gaps and (values.null_count or np.isnan(numbers).any()):
                 raise DataError(
                     f"column {column.name!r} holds nulls, which {self.name} cannot learn: put "
-                    "preprocessing.StatImputer() in front of it, or drop the column"
+                    "preprocessing.StatImputer((column, stats.Mean())) in front of it, or list the column under `drop`"
                 )
 
     def _kind(self) -> str:
@@ -489,6 +489,8 @@ def _content(root: object) -> Iterator[bytes]:
 def _inside(value: Any) -> list[Any]:
     if type(value) in (list, tuple):
         return list(value)
+    if type(value) is defaultdict and value.default_factory in (int, float):
+        value = {key: held for key, held in value.items() if held}  # asking leaves a 0 behind, which says nothing
     if type(value) is dict:
         return [part for item in value.items() for part in item]  # in order: sums over it depend on the order
     if isinstance(value, (set, frozenset)):

@@ -174,13 +174,7 @@ class XGBoost:
     def search(self, train: Examples, valid: Examples, patience: int) -> tuple[int, int]:
         """Rounds at which ``valid`` was best, and trees built until the search gave up."""
         estimator = clone(self.estimator).set_params(early_stopping_rounds=patience)
-        if train.codes is None or valid.codes is None:
-            labels = valid.values
-        else:
-            codes = np.unique(train.codes)  # ranks are among the classes of the training rows
-            order = boosting.ranked(train)[0]
-            rank = {int(code): order.index(train.classes[code]) for code in codes.tolist()}
-            labels = np.array([rank[code] for code in valid.codes.tolist()])
+        labels = valid.values if valid.codes is None else boosting.ranked_as(train, valid)[1]
         self._fitted(
             estimator,
             train,

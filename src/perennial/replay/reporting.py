@@ -8,6 +8,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from perennial import __version__
 from perennial.core.features import Kind
 from perennial.core.records import Label, TaskKind, Version
@@ -27,11 +30,11 @@ _MICROSECONDS = 1e6
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """A strategy's result, with what only the report needs."""
+    """A strategy's result, with what only the report needs; ``scored`` holds how many rows were, and the ends."""
 
     job: Job
     result: StrategyResult
-    line: Line
+    scored: NDArray[np.int64]
 
     def result_with(self, home: Home | None) -> StrategyResult:
         """The result, keeping alive the folder that its predictions lie in."""
@@ -98,7 +101,8 @@ def account_of(
         _folder=folder,
         _home=None,
     )
-    return Account(job=job, result=result, line=line)
+    ends = line.rows[[0, -1]] if len(line.rows) else line.rows
+    return Account(job=job, result=result, scored=np.array([len(line.rows), *ends]))
 
 
 def baseline_of(account: Account) -> Baseline:
@@ -120,8 +124,8 @@ def report_of(
     train_latency: timedelta,
 ) -> dict[str, Any]:
     """The content of ``report.json``: plain data that its schema describes."""
-    scored = max((account.line.rows for account in accounts), key=len)
-    when = evaluation.truth.time[scored]
+    rows, *ends = max((account.scored.tolist() for account in accounts), key=lambda scored: scored[0])
+    when = evaluation.truth.time[ends]
     return {
         "format": FORMAT,
         "perennial": __version__,
@@ -133,9 +137,9 @@ def report_of(
             "prices": None if prices is None else _prices(prices),
         },
         "evaluated": {
-            "rows": len(scored),
-            "first": _iso(int(when.min())) if len(scored) else None,
-            "last": _iso(int(when.max())) if len(scored) else None,
+            "rows": rows,
+            "first": _iso(int(when[0])) if rows else None,
+            "last": _iso(int(when[1])) if rows else None,
             "first_row": evaluation.start,
         },
         "metrics": [{"name": m.name, "greater_is_better": m.greater_is_better} for m in evaluation.metrics],
@@ -269,7 +273,7 @@ def _warnings(prepared: Prepared, evaluation: Evaluation, accounts: Sequence[Acc
     found = list(prepared.warnings)
     if evaluation.stride > 1:
         found.append(f"curves put {evaluation.stride} neighbouring batches together: there are too many to draw")
-    if not all(len(account.line.rows) for account in accounts):
+    if not all(account.scored[0] for account in accounts):
         found.append("no row could be scored: every strategy must predict rows whose labels become known")
     kinds = {column.kind for column in prepared.schema.columns}
     if Kind.CATEGORY in kinds:

@@ -5,6 +5,7 @@ Memory is bounded by the number of versions, never by the rows of the stream.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,7 +91,7 @@ class Spill:
         self._stale_sum, self._stale_max = 0.0, 0
         self._versions: list[Version] = []
         self._quarantined: list[tuple[int, str]] = []
-        self._notes: list[str] = []
+        self._notes: Counter[str] = Counter()
         self._classes: tuple[Label, ...] = ()
 
     def commit(self, turn: Turn) -> None:
@@ -112,7 +113,7 @@ class Spill:
         self._predict_cpu += turn.predict_cpu_seconds
         self._shared += turn.shared_trainings
         self._late += turn.late
-        self._notes.extend(turn.notes)
+        self._notes.update(turn.notes)
         if turn.quarantined is not None:
             self._quarantined.append((turn.now, turn.quarantined))
         if turn.predicted is not None:
@@ -193,7 +194,7 @@ class Spill:
             late=self._late,
             turns=self._turns,
             quarantined=tuple(self._quarantined),
-            notes=tuple(self._notes),
+            notes=tuple(note if n == 1 else f"{note} ({n} times)" for note, n in self._notes.items()),
         )
 
 

@@ -287,7 +287,7 @@ class _Csv:
         """Raise ``Widened`` where whole numbers turn into fractions, ``DataError`` where numbers turn into words."""
         if not (match := _CONVERSION.search(message)):
             return
-        name, value = list(types)[int(match[1])], match[3]
+        name, value = self._columns[file.name][int(match[1])], match[3]
         old = types[name]
         if name in self._empty and old == pa.float64():
             self._wider[name] = pa.string()

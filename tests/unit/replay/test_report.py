@@ -34,10 +34,12 @@ HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \"'&{{
 
 
 def valid(report: dict[str, Any]) -> bool:
+    """Whether a report passes the schema."""
     return jsonschema.Draft202012Validator(reports.schema()).is_valid(report)
 
 
 def terminal(report: dict[str, Any], width: int = 80, *, colours: bool = False) -> str:
+    """What a terminal of that width, or a pipe, is sent."""
     from rich.console import Console
 
     out = io.StringIO()
@@ -62,6 +64,7 @@ class Page(HTMLParser):
 
 
 def payload(page: str) -> dict[str, Any]:
+    """The data that a page carries for its script."""
     found = re.search(r'<script type="application/json" id="report">(.*?)</script>', page, re.DOTALL)
     assert found is not None
     out: dict[str, Any] = json.loads(found[1])
@@ -69,6 +72,7 @@ def payload(page: str) -> dict[str, Any]:
 
 
 def hostile() -> dict[str, Any]:
+    """A report in which every text of the user tries to break out."""
     report = example(12, 2)
     for strategy in report["strategies"]:
         strategy["name"] += HOSTILE
@@ -173,7 +177,7 @@ def test_table_says_the_implicit_label_delay_in_bold() -> None:
 def test_table_sorts_by_the_first_metric_or_by_money() -> None:
     """Without prices the best first metric comes first; with prices the lowest cost does."""
     report = example()
-    assert [s["name"] for s in reading.ranked(report)][0] == "hybrid"
+    assert reading.ranked(report)[0]["name"] == "hybrid"
     report["metrics"].reverse()
     report["metrics"].sort(key=lambda m: m["name"] != "log_loss")
     losses = [s["scores"]["log_loss"] for s in reading.ranked(report)]

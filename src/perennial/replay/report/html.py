@@ -29,7 +29,7 @@ def html(report: dict[str, Any]) -> str:
     """
     chosen = reading.recommended(report)
     css, script = _asset("page.css") + _palette(), _asset("page.js")
-    return _template().render(
+    out: str = _template().render(
         report=report,
         css=css,
         script=script,
@@ -47,6 +47,7 @@ def html(report: dict[str, Any]) -> str:
         chosen=chosen,
         colour=None if chosen is None else _place(report, chosen) % style.COLOURS,
     )
+    return out
 
 
 def _template() -> Any:

@@ -80,9 +80,10 @@ def cautions(report: Report) -> list[str]:
     """What the reader must know before believing a number, except the implicit label delay."""
     out = [str(w) for w in report["warnings"]]
     for line, metric in unbeaten(report):
+        own, ours = words.score(line["scores"][metric["name"]]), words.score(best(report, metric))
         out.append(
-            f'The no-skill line "{words.baseline(line["name"])}" beats every strategy on {words.metric(metric["name"])} '
-            f"({words.score(line['scores'][metric['name']])} against {words.score(best(report, metric))})."
+            f'The no-skill line "{words.baseline(line["name"])}" beats every strategy on '
+            f"{words.metric(metric['name'])} ({own} against {ours})."
         )
     for strategy in report["strategies"]:
         if held := strategy.get("quarantined"):
