@@ -1,4 +1,4 @@
-"""The JSON Schema of the configuration, for editors. ``python -m perennial.config.schema`` writes the shipped file."""
+"""The JSON Schema of the configuration, for editors. ``python -m perennial.config`` writes the shipped file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,3 @@ def json_schema() -> dict[str, Any]:
 def text() -> str:
     """The schema as the shipped file holds it."""
     return json.dumps(json_schema(), indent=2, sort_keys=False) + "\n"
-
-
-if __name__ == "__main__":
-    FILE.write_text(text(), encoding="utf-8")

@@ -242,10 +242,10 @@ def _word_bytes(array: Any) -> NDArray[np.uint8]:
 
 
 def content_of(array: Any) -> tuple[bytes, bytes]:
-    """The canonical bytes of a column: which values are there, and the values; equal wherever blocks end."""
+    """The canonical bytes of a column: the values, and which of them are there. Each can be continued by a block."""
     there = _presence(array)
     if pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
         wide = array.cast(pa.float64() if pa.types.is_floating(array.type) else pa.int64())
         values = (wide.fill_null(0) if wide.null_count else wide).to_numpy(zero_copy_only=False)
-        return there.tobytes(), values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
-    return there.tobytes(), _word_bytes(array.cast(pa.string())).tobytes()
+        return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes(), there.tobytes()
+    return _word_bytes(array.cast(pa.string())).tobytes(), there.tobytes()

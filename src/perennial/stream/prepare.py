@@ -55,6 +55,10 @@ def prepare(stream: Stream, folder: Path, extra: tuple[str, ...], progress: Prog
             continue
 
 
+#: what belongs to the identity of the data, besides features
+_HASHED = ("time", "known_at", "label", "weight", "group")
+
+
 @final
 class _Pass:
     """The state of one pass."""
@@ -86,7 +90,8 @@ class _Pass:
         self._encoded = 0  # rows of features encoded so far: look-back features lag behind
         self._writer = _Writer(folder / ROWS)
         self._bounds = _Bounds(stream.calendar, self._time.zone)
-        self._content = {part: hashlib.sha256() for part in ("digest", "time", "known_at", "label", "weight", "group")}
+        hashed = ("digest", *(name + part for name in _HASHED for part in ("", " there")))
+        self._content = {name: hashlib.sha256() for name in hashed}
         self._labels: dict[Label, None] = {}
         self._labelled = self._late = self._rows = 0
         self._first_time = NEVER
@@ -184,10 +189,10 @@ class _Pass:
         self._writer.put("features", columns)
 
     def _write_others(self, columns: dict[str, Any]) -> None:
-        for name in ("time", "known_at", "label", "weight", "group"):
+        for name in _HASHED:
             if name in columns:
-                for part in content_of(columns[name]):
-                    self._content[name].update(part)
+                for part, data in zip(("", " there"), content_of(columns[name]), strict=True):
+                    self._content[name + part].update(data)
         self._writer.put("others", columns)
 
     def _finish(self) -> Prepared:

@@ -403,4 +403,8 @@ def _assert_valid(said: Prediction, n: int) -> None:
     assert said.proba.shape == (n, len(said.classes))
     made = said.codes >= 0
     assert (said.proba[made] >= 0).all()
-    np.testing.assert_allclose(said.proba[made].sum(axis=1), 1.0, atol=1e-6)
+    total = said.proba[made].sum(axis=1)
+    if len(said.classes) == 1:  # what is missing from 1 may be the share of a class that no label has named yet
+        assert (total <= 1.0 + 1e-6).all()
+    else:
+        np.testing.assert_allclose(total, 1.0, atol=1e-6)

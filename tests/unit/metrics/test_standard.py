@@ -210,7 +210,7 @@ def test_kappa_temporal() -> None:
     """Temporal kappa compares with the last label on the rows that have one."""
     s = metrics.Scored(
         codes=np.array([0, 0, 1, 1, 0], np.int32),
-        predicted=np.array([1, 0, 1, 1, 1], np.int32),
+        predicted=np.array([0, 0, 1, 1, 1], np.int32),  # right without a reference: not counted
         reference=np.array([-1, 0, 0, 1, 1], np.int32),
         classes=(0, 1),
     )
