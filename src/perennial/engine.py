@@ -319,7 +319,11 @@ class Engine:
             row_trees=0, first=-1, last=-1, newest=0, data=digest(), reason="starts untrained",
             key=digest(str(IDENTITY_FORMAT), "start", self._identity or self._learner.name),
         )  # fmt: skip
-        self._tip = self._champion = _Line(version, self._learner.begin())
+        model = self._learner.begin()
+        if self.classes and isinstance(model, Interleaved):  # tell it the classes that are known before any label is
+            none = np.empty(0, dtype=np.int64)
+            model.interleave(self._book.examples(none), batch.features.slice(0, 0), none, 0)
+        self._tip = self._champion = _Line(version, model)
 
     def _fit(self, turn: Turn, plan: Plan) -> Turn:
         first = self._tip is None
@@ -459,6 +463,8 @@ class Engine:
         """Ask the gate; a promoted version serves once it is ready."""
         verdict = self._gate.judge(line.version, self._champion.version if self._champion else None)
         self._tip = line
+        for note in getattr(line.model, "notes", ()):  # what a framework could not do, in words
+            turn = _note(turn, f"{line.version.number}: {note}")
         if verdict.outcome == "promote":
             self._rejections = 0
             self._waiting.append(line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def test_where_files_end_changes_nothing(table: pa.Table, cuts: list[int], batch
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "parts").mkdir()
-        for i, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        for i, (low, high) in enumerate(pairwise(edges)):
             pa.parquet.write_table(table.slice(low, high - low), folder / "parts" / f"{i:03}.parquet")
         whole = stream(table, batch).prepare(folder / "a")
         split = stream(folder / "parts", batch).prepare(folder / "b")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
-from typing import Any, Literal
+from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,7 +132,7 @@ def guess(source: str, *, time: str | None = None, target: str | None = None) ->
     drop = {name: "the same value in every row" for name in rest if name in constant}
     text = [name for name in rest if name not in drop and _is_prose(sample.column(name))]
     if len(drop) + len(text) < len(rest):
-        drop |= {name: "free text: a model needs a vectoriser for it" for name in text}
+        drop |= dict.fromkeys(text, "free text: a model needs a vectoriser for it")
     elif text:
         look.warnings.append(
             "only free text is left: give `model` a pipeline with a vectoriser, package.module:factory"
@@ -160,17 +161,15 @@ def _blocks(source: str, only: Sequence[str] | None = None) -> Iterator[Any]:
     from perennial.stream.sources import Widened, open_source
 
     opened = open_source(source)
-    done = 0
+    given = 0
     while True:
         types = opened.types((), ())
         chosen = types if only is None else {name: types[name] for name in dict.fromkeys(only)}
         try:
-            seen = 0
-            for block in opened.blocks(chosen):
-                if seen >= done:  # after a column was widened, what was already given is skipped
-                    yield block.rows
-                    done += 1
-                seen += 1
+            # after a column was widened the file is read anew, and what was already given is skipped
+            for block in islice(opened.blocks(chosen), given, None):
+                given += 1
+                yield block.rows
             return
         except Widened:
             continue
@@ -201,7 +200,7 @@ def _time(sample: Any, look: _Look) -> str:
     ordered = [name for name in found if _ordered(sample.column(name), name)]
     candidates = ordered or found
     named = [name for hint in _TIMES for name in candidates if name.lower() == hint]
-    best = (named or candidates)[0]
+    best = str((named or candidates)[0])
     look.reasons["time"] = "its rows are in order of it" if best in ordered else "it holds times"
     if len(candidates) > 1 and not named:
         look.unsure["time"] = candidates
@@ -270,7 +269,12 @@ def _pass(source: str, time: str, target: str, still: Sequence[str]) -> tuple[ND
     assert reader is not None
     constant = {name for name, seen in values.items() if len(seen - {None}) < 2}
     whole = np.concatenate(instants)
-    return whole[whole != NEVER], pa.chunked_array(labels), constant, reader.naive
+    return (
+        whole[whole != NEVER],
+        pa.chunked_array([part.cast(labels[-1].type) for part in labels]),
+        constant,
+        reader.naive,
+    )
 
 
 def _distinct(column: Any) -> int:
@@ -442,15 +446,12 @@ def _rounded(length: float) -> str:
 
 
 def _two_digits(number: int) -> int:
-    step: Literal[1] | int = 10 ** max(0, len(str(number)) - 2)
+    step = 10 ** max(0, len(str(number)) - 2)
     return max(1, round(number / step) * step)
 
 
 def as_facts(found: Guess) -> dict[str, Any]:
     """The guess as plain data, for ``--json``."""
-    schedule: Mapping[str, Literal["x"] | str | int] = {
-        name: getattr(found.schedule, name) for name in Schedule.__slots__
-    }
     return {
         "source": found.source,
         "rows": found.rows,
@@ -458,7 +459,7 @@ def as_facts(found: Guess) -> dict[str, Any]:
         "task": found.task,
         "drop": dict(found.drop),
         "text": list(found.text),
-        "schedule": dict(schedule),
+        "schedule": asdict(found.schedule),
         "reasons": dict(found.reasons),
         "warnings": list(found.warnings),
     }

@@ -123,7 +123,7 @@ class Chunk:
         Shared by all chunks of a stream.
     """
 
-    __slots__ = ("_matrices", "nbytes", "rows", "schema", "table")
+    __slots__ = ("_dicts", "_matrices", "nbytes", "rows", "schema", "table")
 
     def __init__(self, table: pa.Table, schema: Schema) -> None:
         self.table = table
@@ -131,6 +131,7 @@ class Chunk:
         self.rows: int = table.num_rows
         self.nbytes: int = table.get_total_buffer_size() if table.num_rows == 0 else table.nbytes
         self._matrices: dict[str, NDArray[Any]] = {}
+        self._dicts: list[dict[str, Any]] | None = None
 
     def matrix(self, dtype: str) -> NDArray[Any]:
         """Rows as a read-only row-major matrix, converted once."""
@@ -146,6 +147,14 @@ class Chunk:
         self._matrices[dtype] = out
         return out
 
+    def dicts(self) -> list[dict[str, Any]]:
+        """Rows as dicts of plain Python values, converted once. Shared: do not write to them."""
+        if self._dicts is None:
+            names = self.schema.names
+            columns = [column.to_pylist() for column in _in_words(self.table, self.schema).columns]
+            self._dicts = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        return self._dicts
+
     def _column(self, j: int, dtype: str) -> NDArray[Any]:
         column = self.schema.columns[j]
         if column.kind not in (Kind.NUMBER, Kind.CATEGORY):
@@ -156,6 +165,18 @@ class Chunk:
             )
         values = _numbers(self.table.column(j))
         return np.where(values < 0, np.nan, values).astype(dtype) if column.kind is Kind.CATEGORY else values
+
+
+def _in_words(table: pa.Table, schema: Schema) -> pa.Table:
+    """The table with words in place of category codes."""
+    import pyarrow as pa
+
+    for j in schema.categories:
+        name = schema.columns[j].name
+        codes = table.column(j).to_numpy()
+        words = pa.array(schema.vocabularies[name].words, type=pa.string())
+        table = table.set_column(j, name, words.take(pa.array(codes, mask=codes < 0, type=pa.int32())))
+    return table
 
 
 def _numbers(values: Any) -> NDArray[Any]:
@@ -251,13 +272,7 @@ class Features:
         if not tables:
             raise DataError("no rows were selected: an empty selection has no table")
         table = pa.concat_tables(tables)
-        for j in self.schema.categories:
-            name = self.schema.columns[j].name
-            codes = table.column(j)
-            words = pa.array(self.schema.vocabularies[name].words, type=pa.string())
-            known = pa.array(codes.to_numpy(), mask=codes.to_numpy() < 0, type=pa.int32())
-            table = table.set_column(j, name, words.take(known))
-        self._cache["arrow"] = table
+        self._cache["arrow"] = table = _in_words(table, self.schema)
         return table
 
     def frame(self) -> pd.DataFrame:
@@ -276,11 +291,10 @@ class Features:
 
     def dicts(self) -> list[dict[str, Any]]:
         """Rows as dicts of plain Python values, as River takes them."""
-        if "dicts" not in self._cache:
-            columns = [column.to_pylist() for column in self.arrow().columns] if self._rows else []
-            names = self.names
-            self._cache["dicts"] = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-        rows: list[dict[str, Any]] = self._cache["dicts"]
+        rows: list[dict[str, Any]] = []
+        for chunk, index in self._parts:
+            made = chunk.dicts()
+            rows += made[index] if isinstance(index, slice) else [made[i] for i in index.tolist()]
         return rows
 
     def slice(self, start: int, stop: int) -> Features:

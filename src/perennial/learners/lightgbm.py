@@ -188,7 +188,9 @@ class LightGBM:
                 eval_sample_weight=None if valid.weights is None else [valid.weights],
                 callbacks=[lgb.early_stopping(patience, verbose=False)],
             )
-        return max(1, estimator.best_iteration_), int(estimator.booster_.num_trees())
+        # what came after the best round is dropped from the booster: the record of the scores counts it
+        tried = max(len(scores) for scores in estimator.evals_result_["valid_0"].values())
+        return max(1, estimator.best_iteration_), tried * int(estimator.booster_.num_model_per_iteration())
 
     def _fitted(self, estimator: Any, examples: Examples, **more: Any) -> Any:
         if categories := self._categories(examples.features):
@@ -226,7 +228,10 @@ class LightGBM:
     # -- updates ------------------------------------------------------------------------------------------------------
 
     def grow(self, features: Features, target: Target, start: Floats, growth: Growth) -> lgb.Booster:
-        """Trees on the gradients at ``start``, through ``lgb.train``: it takes a table with absent classes."""
+        """Trees on the gradients at ``start``, through ``lgb.train``: it takes a table with absent classes.
+
+        LightGBM grows nothing for a class that no row has: how rare it became is left to the prior.
+        """
         params = self._native | {"num_leaves": growth.leaves, "lambda_l2": growth.l2, "seed": growth.seed}
         if target.outputs > 1:
             params |= {"objective": "multiclass", "num_class": target.outputs}

@@ -177,7 +177,8 @@ def _closes_at(stream: Stream, prepared: Prepared, task: TaskKind) -> int:
         return prepared.last_time
     known = prepared.labels(task).known_at
     known = known[known < NEVER]
-    return max(int(known.max()) if len(known) else 0, prepared.last_time)
+    revised = [known_at for _, known_at, _ in prepared.tail()]
+    return max([prepared.last_time, *revised, *([int(known.max())] if len(known) else [])])
 
 
 def _frozen_baseline(jobs: Sequence[Job]) -> list[Job]:

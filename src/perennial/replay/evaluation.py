@@ -81,6 +81,7 @@ class Evaluation:
     def of(self, columns: Columns, classes: tuple[Label, ...]) -> Line:
         """The scores of a strategy's predictions; rows where it abstained, or without a label, are not scored."""
         by_code = self._task == "classification"
+        self._revise(columns, classes)
         if by_code:
             fine = (columns.row >= self.start) & (columns.label >= 0) & (columns.prediction != ABSTAINED)
         else:
@@ -92,6 +93,18 @@ class Evaluation:
         if proba is not None and np.isnan(proba).any():
             proba = None  # a part of the run gave no probabilities
         return self._line(row, classes, columns.label[pick], columns.prediction[pick], proba)
+
+    def _revise(self, columns: Columns, classes: tuple[Label, ...]) -> None:
+        """Take in what a label log brought after the last batch had begun: no turn could join it."""
+        code = {(type(label).__name__, label): i for i, label in enumerate(classes)}
+        for position, known_at, label in self._prepared.tail():
+            at = int(np.searchsorted(columns.row, position))
+            if known_at > self._closes_at or at == len(columns.row) or columns.row[at] != position:
+                continue
+            if self._task == "regression":
+                columns.label[at] = label
+            elif (found := code.get((type(label).__name__, label))) is not None:
+                columns.label[at] = found
 
     def _line(
         self,

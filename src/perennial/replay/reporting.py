@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perennial import __version__
-from perennial.core.features import Kind
+from perennial.core.identity import Unhashable
 from perennial.core.records import Label, TaskKind, Version
 from perennial.core.times import moment, spell
 from perennial.metrics import Bill, Prices, bill
@@ -275,19 +275,12 @@ def _warnings(prepared: Prepared, evaluation: Evaluation, accounts: Sequence[Acc
         found.append(f"curves put {evaluation.stride} neighbouring batches together: there are too many to draw")
     if not all(account.scored[0] for account in accounts):
         found.append("no row could be scored: every strategy must predict rows whose labels become known")
-    kinds = {column.kind for column in prepared.schema.columns}
-    if Kind.CATEGORY in kinds:
-        found += _category_warnings(accounts)
-    return found
-
-
-def _category_warnings(accounts: Sequence[Account]) -> list[str]:
-    out = []
     for account in accounts:
-        warn = getattr(account.job.learner, "category_warning", None)
-        if warn:
-            out.append(f"{account.result.name}: {warn}")
-    return out
+        try:
+            account.job.learner.identity()
+        except Unhashable as error:
+            found.append(f"{account.result.name}: trainings are neither shared nor kept in the cache: {error}")
+    return found
 
 
 def _iso(at: int) -> str:

@@ -220,8 +220,8 @@ class _Pass:
             label_type=str(self._label_type),
             label_values=self._label_values(later),
             labelled=self._labelled,
-            label_rule=stream.label_rule,
-            implicit_delay=stream.implicit_delay,
+            label_rule=stream.label_rule + (", those of the rows at once" if self._implicit_beside_log else ""),
+            implicit_delay=stream.implicit_delay or self._implicit_beside_log,
             label_delay=_least_delay(stream),
             positive=stream.positive,
             stats={column.name: column for column in self._encoder.stats},
@@ -230,6 +230,12 @@ class _Pass:
             extra=self._extra,
             warnings=self._warnings(),
         )
+
+    @property
+    def _implicit_beside_log(self) -> bool:
+        """Whether rows bring labels beside those of a log, and nothing says when these are known."""
+        stated = (self._stream.label_delay, self._stream.known_at, self._stream.within)
+        return self._log is not None and self._stream.target in self._types and stated == (None, None, None)
 
     def _label_values(self, later: list[tuple[int, int, Label]]) -> tuple[Label, ...] | None:
         values = tuple(dict.fromkeys([*self._labels, *(label for _, _, label in later)]))
@@ -365,7 +371,7 @@ def _write_revisions(
     """
     position = np.asarray([entry[0] for entry in later], dtype=np.int64)
     known_at = np.asarray([entry[1] for entry in later], dtype=np.int64)
-    batch = np.maximum(np.searchsorted(starts, known_at), np.searchsorted(firsts, position, side="right"))
+    batch = np.maximum(np.searchsorted(starts, known_at), 0 * position)
     order = np.lexsort((np.arange(len(later)), known_at, batch))
     labels = pa.array([later[i][2] for i in order], type=dtype)
     table = pa.table(

@@ -170,13 +170,20 @@ def _cut(batch: Any, types: dict[str, Any], origin: str) -> Iterator[Block]:
         yield Block(_conform(batch.slice(start, rows), types), origin)
 
 
+def _from_pandas(frame: Any) -> Any:
+    try:
+        return pa.Table.from_pandas(frame, preserve_index=False)
+    except (ValueError, TypeError) as error:  # Arrow's errors among them
+        raise DataError(f"the pandas frame cannot be read, one type per column is needed: {error}") from error
+
+
 @final
 class _Memory:
     """A table in memory: Arrow, pandas, Polars, or a reader that can be read once."""
 
     def __init__(self, table: Any) -> None:
         if type(table).__module__.partition(".")[0] == "pandas":
-            table = pa.Table.from_pandas(table, preserve_index=False)
+            table = _from_pandas(table)
         if isinstance(table, pa.Table):
             self.rows: int | None = table.num_rows
             self._reader = table.to_reader()

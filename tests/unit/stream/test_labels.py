@@ -171,6 +171,15 @@ def test_a_log_with_silence(tmp_path: Path) -> None:
     assert revised(p) == [(6, 1, 6.0, 1), (7, 1, 7.0, 0)]
 
 
+def test_labels_of_rows_beside_a_log(tmp_path: Path) -> None:
+    """Where rows bring labels too and nobody says when those are known, the delay of zero is flagged."""
+    log = pd.DataFrame({"name": ["a"], "y": ["no"], "known_at": [START + timedelta(days=1.5)]})
+    p = prepared(tmp_path, daily(["yes"] * 3, name=list("abc")), id="name", labels=log)
+    assert outcome(p) == [("yes", 0), ("yes", 1), ("yes", 2)]
+    assert revised(p) == [(2, 0, 1.5, "no")]
+    assert (p.implicit_delay, p.label_rule) == (True, "known when the label log says, those of the rows at once")
+
+
 def test_a_log_must_fit_its_rows(tmp_path: Path) -> None:
     """A log that names two rows at once, or knows a label before its event, is refused."""
     log = pd.DataFrame({"name": ["a"], "y": ["no"], "known_at": [START + timedelta(days=0.5)]})

@@ -46,8 +46,15 @@ def prepared(tmp_path: Path, source: Any, **settings: Any) -> Prepared:
 def told(prepared: Prepared, **how: Any) -> list[tuple[Any, ...]]:
     """Everything that batches say, as plain values."""
     return [
-        (b.start, b.first, b.features.arrow().to_pylist(), b.rows.tobytes(), b.time.tolist(), b.known_at.tolist())
-        + (None if b.label_codes is None else [b.label_values[c] if c >= 0 else None for c in b.label_codes],)
+        (
+            b.start,
+            b.first,
+            b.features.arrow().to_pylist(),
+            b.rows.tobytes(),
+            b.time.tolist(),
+            b.known_at.tolist(),
+            None if b.label_codes is None else [b.label_values[c] if c >= 0 else None for c in b.label_codes],
+        )
         for b in prepared.batches("classification", **how)
     ]
 
@@ -156,13 +163,23 @@ def test_the_same_rows_from_anywhere_are_the_same_stream(tmp_path: Path) -> None
     source.loc[8, "colour"] = None
     arrow = pa.Table.from_pandas(source, preserve_index=False)
     parts, csvs = tmp_path / "parts", tmp_path / "csvs"
-    parts.mkdir(), csvs.mkdir()
+    parts.mkdir()
+    csvs.mkdir()
     for i, low in enumerate(range(0, 60, 9)):
         pa.parquet.write_table(arrow.slice(low, 9), parts / f"{i}.parquet")
         pa.csv.write_csv(arrow.slice(low, 9), csvs / f"{i}.csv")
     pa.parquet.write_table(arrow, tmp_path / "one.parquet", row_group_size=13)
     reader = pa.RecordBatchReader.from_batches(arrow.schema, arrow.to_batches(max_chunksize=11))
-    sources = [source, arrow, reader, pl.from_arrow(arrow), parts, csvs, str(parts / "*.parquet"), tmp_path / "one.parquet"]
+    sources = [
+        source,
+        arrow,
+        reader,
+        pl.from_arrow(arrow),
+        parts,
+        csvs,
+        str(parts / "*.parquet"),
+        tmp_path / "one.parquet",
+    ]
     found = []
     for i, s in enumerate(sources):
         p = Stream(s, time="at", target="y").prepare(tmp_path / str(i))
@@ -174,7 +191,9 @@ def test_the_same_rows_from_anywhere_are_the_same_stream(tmp_path: Path) -> None
 def test_nan_is_null(tmp_path: Path) -> None:
     """NaN and null are one value, which is counted."""
     values = pa.array([1.0, float("nan"), None])
-    table = pa.table({"at": pa.array([at(0), at(1), at(2)]).cast(pa.timestamp("us", "UTC")), "x": values, "y": [0, 1, 0]})
+    table = pa.table(
+        {"at": pa.array([at(0), at(1), at(2)]).cast(pa.timestamp("us", "UTC")), "x": values, "y": [0, 1, 0]}
+    )
     p = prepared(tmp_path, table)
     rows = np.concatenate([b.rows for b in p.batches("classification")])
     assert rows[1].tolist() == rows[2].tolist()
@@ -187,13 +206,17 @@ def test_infinities_are_counted(tmp_path: Path) -> None:
     source.loc[[9, 20], "x"] = [np.inf, -np.inf]
     stats = prepared(tmp_path, source).stats["x"]
     assert (stats.infinities, stats.first_infinite) == (2, 9)
-    assert stats.low is not None and stats.low >= -1
-    assert stats.high is not None and stats.high <= 1
+    assert stats.low is not None
+    assert stats.low >= -1
+    assert stats.high is not None
+    assert stats.high <= 1
 
 
 def test_row_digests_are_about_content(tmp_path: Path) -> None:
     """A row's digest follows from its features: equal rows have equal ones, whatever their label, time or place."""
-    source = frame(8, x=[1.0, 1.0, 2.0, 1.0, 1.0, 1.0, 1.0, None], n=[0] * 8, colour=["a", "a", "a", "b", None, "", "a", "a"])
+    source = frame(
+        8, x=[1.0, 1.0, 2.0, 1.0, 1.0, 1.0, 1.0, None], n=[0] * 8, colour=["a", "a", "a", "b", None, "", "a", "a"]
+    )
     (batch,) = prepared(tmp_path, source, batch=8).batches("classification")
     rows = [bytes(r) for r in batch.rows]
     assert rows[0] == rows[1] == rows[6]
@@ -268,11 +291,15 @@ def test_one_batch_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_roles_travel_with_their_rows(tmp_path: Path) -> None:
     """Weights, groups and ids come with the batch; amounts and numbers by name."""
-    source = frame(6, w=[1.0, 2, 3, 4, 5, 6], g=list("aabbcc"), call=[f"c{i}" for i in range(6)], money=[1, None, 3, 4, 5, 6])
+    source = frame(
+        6, w=[1.0, 2, 3, 4, 5, 6], g=list("aabbcc"), call=[f"c{i}" for i in range(6)], money=[1, None, 3, 4, 5, 6]
+    )
     stream = Stream(source, time="at", target="y", weight="w", group="g", id="call", drop=["money"], batch=4)
     p = stream.prepare(tmp_path, extra=["money"])
     second = list(p.batches("classification"))[1]
-    assert second.weights is not None and second.groups is not None and second.ids is not None
+    assert second.weights is not None
+    assert second.groups is not None
+    assert second.ids is not None
     assert (second.weights.tolist(), second.groups.tolist(), second.ids.tolist()) == ([5, 6], ["c", "c"], ["c4", "c5"])
     np.testing.assert_array_equal(p.column("money"), [1, np.nan, 3, 4, 5, 6])
     np.testing.assert_array_equal(p.column("n"), np.arange(6))
@@ -287,14 +314,16 @@ def test_labels_keep_their_python_type(tmp_path: Path) -> None:
         assert p.label_values == tuple(label)
         labels = p.labels("classification")
         assert [type(c) for c in labels.classes] == [kind, kind]
-        assert labels.codes is not None and labels.codes.tolist() == [0, 1, 0, 1]
+        assert labels.codes is not None
+        assert labels.codes.tolist() == [0, 1, 0, 1]
 
 
 def test_numbers_for_a_regression(tmp_path: Path) -> None:
     """A regression reads labels as float64, NaN for none; words are refused."""
     p = prepared(tmp_path, frame(4, y=[1, None, 3, 4]))
     (batch,) = p.batches("regression")
-    assert batch.labels is not None and batch.label_codes is None
+    assert batch.labels is not None
+    assert batch.label_codes is None
     np.testing.assert_array_equal(batch.labels, [1, np.nan, 3, 4])
     assert batch.known_at[1] == NEVER
     values = p.labels("regression").values
@@ -309,6 +338,31 @@ def test_a_stream_without_labels(tmp_path: Path) -> None:
     p = Stream(frame(4), time="at").prepare(tmp_path)
     assert (p.labels("classification").known_at == NEVER).all()
     assert p.labelled == 0
+
+
+def test_the_digest_is_about_everything_learned(tmp_path: Path) -> None:
+    """A changed feature, label, time, weight, rule or order changes the digest of the data; batches and names do not."""
+    source = frame(8, w=[1.0] * 8)
+
+    def digest(table: pd.DataFrame, **settings: Any) -> str:
+        return prepared(tmp_path, table, **{"weight": "w", **settings}).digest
+
+    same = digest(source)
+    assert digest(source, batch=3, name="other", positive="no") == same
+    changed = [source.copy() for _ in range(4)]
+    changed[0].loc[3, "x"] += 1e-9
+    changed[1].loc[3, "y"] = None
+    changed[2].loc[3, "at"] += pd.Timedelta(microseconds=1)
+    changed[3].loc[3, "w"] = 2
+    found = [digest(table) for table in changed]
+    found += [digest(source, label_delay="1d"), digest(source.rename(columns={"n": "m"})), digest(source[:7])]
+    assert len({same, *found}) == 8
+
+
+def test_a_frame_of_mixed_types(tmp_path: Path) -> None:
+    """A pandas column that holds words and numbers is refused."""
+    with pytest.raises(DataError, match="one type per column"):
+        prepared(tmp_path, frame(2, n=pd.Series(["a", 1], dtype=object)))
 
 
 def test_progress_counts_rows(tmp_path: Path) -> None:

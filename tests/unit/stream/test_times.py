@@ -35,12 +35,16 @@ def test_every_way_to_write_a_time() -> None:
     assert instants([naive], pa.date64()) == want
     for text in ("2026-01-31", "2026-01-31 00:00", "2026-01-31T00:00:00.000000000", "2026-01-31T01:00:00+01:00"):
         assert instants([text], pa.string()) == want
-    assert instants(["1969-12-31T23:59:59.999999999"], pa.string())[0] == datetime(1969, 12, 31, 23, 59, 59, 999999, UTC)
+    assert instants(["1969-12-31T23:59:59.999999999"], pa.string())[0] == datetime(
+        1969, 12, 31, 23, 59, 59, 999999, UTC
+    )
 
 
 def test_a_null_is_never() -> None:
     """A missing time is an instant that never comes."""
-    assert Instants("k", pa.timestamp("us"), None).convert(pa.array([None], pa.timestamp("us")), 0, "").tolist() == [NEVER]
+    assert Instants("k", pa.timestamp("us"), None).convert(pa.array([None], pa.timestamp("us")), 0, "").tolist() == [
+        NEVER
+    ]
 
 
 def test_naive_times_are_local() -> None:
