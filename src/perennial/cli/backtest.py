@@ -33,9 +33,10 @@ def command(
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Train everything anew and keep nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the content of report.json on stdout.")] = False,
 ) -> None:
-    """Replay history under the strategies of a configuration, and say which to use.
+    """Replay history under several strategies.
 
-    Writes report.html, report.json and recommended.yaml. A rerun without changes trains nothing.
+    Says which strategy of the configuration to use. Writes report.html, report.json and recommended.yaml. A rerun
+    without changes trains nothing.
     """
     if cache is not None and no_cache:
         raise typer.BadParameter("give --cache or --no-cache, not both")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.resources import as_file, files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from shutil import copyfile
 from typing import Annotated
@@ -25,10 +26,10 @@ def command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the content of report.json on stdout.")] = False,
 ) -> None:
-    """Compare strategies on bundled real data: 41,188 calls of a bank, 2008 to 2010.
+    """Compare strategies on bundled real data.
 
-    Copies the data and a configuration to a folder, and runs `perennial backtest` there. Files that are already in
-    the folder are used as they are, so that you can change the configuration and run again.
+    Copies 41,188 calls of a bank, 2008 to 2010, and a configuration to a folder, and runs `perennial backtest` there.
+    Files that are already in the folder are used as they are, so that you can change the configuration and run again.
     """
     _copy(output)
     config = output / FILES[0]
@@ -40,12 +41,16 @@ def command(
     )
 
 
+def _bundled() -> Traversable:
+    return files("perennial") / "demo"
+
+
 def _copy(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in FILES:
             if not (folder / name).exists():
-                with as_file(files("perennial") / "demo" / name) as source:
+                with as_file(_bundled() / name) as source:
                     copyfile(source, folder / name)
     except OSError as error:
         raise ConfigError("output", str(folder), f"cannot write there: {error}; name another folder") from error

@@ -27,7 +27,11 @@ def command(
     force: Annotated[bool, typer.Option("--force", help="Overwrite a configuration that is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the guesses as JSON on stdout; asks nothing.")] = False,
 ) -> None:
-    """Look at a file, guess what its columns are, and write a commented configuration."""
+    """Look at a file and write a commented configuration.
+
+    Guesses what each column is, how much arrives at a time and what the first training gets, and says why. On a
+    terminal it asks where it is unsure.
+    """
     if output.exists() and not force:
         raise ConfigError("output", str(output), "it is there already: give --force to overwrite it, or another name")
     from perennial.config.guessing import as_facts, guess

@@ -14,7 +14,7 @@ _FRAMEWORKS = ("scikit-learn", "lightgbm", "xgboost", "catboost", "river", "torc
 
 
 def command(as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False) -> None:
-    """Print the versions of Perennial, Python and the frameworks that are installed."""
+    """Print the versions of what is installed."""
     found = {"perennial": __version__, "python": platform.python_version(), **_frameworks()}
     if as_json:
         typer.echo(json.dumps(found, indent=1))

@@ -206,7 +206,7 @@ def _stream(config: Config, folder: Path) -> Stream:
     given = config.stream
     label = given.label
     return Stream(
-        str(folder / given.source),
+        _seen_from_here(folder / given.source),
         name=config.name,
         time=given.time,
         target=label.column,
@@ -227,8 +227,14 @@ def _stream(config: Config, folder: Path) -> Stream:
         features=given.features.build if given.features is not None else None,
         lookback=given.features.lookback if given.features is not None else None,
         lateness=given.lateness,
-        labels=str(folder / given.labels) if given.labels is not None else None,
+        labels=_seen_from_here(folder / given.labels) if given.labels is not None else None,
     )
+
+
+def _seen_from_here(path: Path) -> str:
+    """A path as short as the working folder allows: reports show it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _metrics(config: Config, learners: Mapping[str, Learner], collect: _Collector) -> tuple[Metric, ...] | None:

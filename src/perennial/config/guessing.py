@@ -447,7 +447,7 @@ def _rounded(length: float) -> str:
 
 def _two_digits(number: int) -> int:
     step = 10 ** max(0, len(str(number)) - 2)
-    return max(1, round(number / step) * step)
+    return max(1, int(round(number / step) * step))
 
 
 def as_facts(found: Guess) -> dict[str, Any]:

@@ -226,7 +226,9 @@ class CatBoost:
         """The estimator's own probabilities or values."""
         rows = self._rows(features)
         ask = booster.predict_proba if self.task == "classification" else booster.predict
-        return np.asarray(ask(rows, thread_count=self.threads), dtype=np.float64)
+        told = np.asarray(ask(rows, thread_count=self.threads), dtype=np.float64)
+        # a loss that also tells its uncertainty gives it in a second column
+        return told[:, 0] if self.task == "regression" and told.ndim > 1 else told
 
     # -- updates ------------------------------------------------------------------------------------------------------
 
@@ -319,8 +321,9 @@ class CatBoost:
 
     def read(self, payload: bytes) -> Any:
         """The estimator with what :meth:`dump` gave; grown trees too, which are only asked for raw scores."""
+        empty = type(self.estimator)(**self._params)  # with its loss, which says how raw scores become values
         # from a stream: what is loaded from bytes shares them, and refuses other leaf values
-        return type(self.estimator)().load_model(stream=io.BytesIO(payload))
+        return empty.load_model(stream=io.BytesIO(payload))
 
     def learned(self, payload: bytes) -> bytes:
         """All of it: what differs between equal trainings was emptied."""

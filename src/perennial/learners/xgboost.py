@@ -226,7 +226,7 @@ class XGBoost:
         if growth.leaves < self.leaves:  # depth by depth, a bound on leaves would cut the last level short
             params |= {"max_leaves": growth.leaves, "grow_policy": "lossguide"}
         if target.outputs > 1:
-            params |= {"objective": "multi:softprob", "num_class": target.outputs}
+            params |= {"objective": "multi:softprob", "num_class": target.outputs, "base_score": 0.0}
         rows = xgb.DMatrix(
             features.matrix(),
             label=target.y,
@@ -247,7 +247,7 @@ class XGBoost:
         classifies = self.task == "classification"
         return params | {
             "objective": "binary:logistic" if classifies else "reg:squarederror",
-            "base_score": 0.5 if classifies else 0.0,  # a raw score of 0 for two classes, or one that cancels
+            "base_score": 0.5 if classifies else 0.0,  # a raw score of 0: of two classes it is given as a probability
             "learning_rate": self.rate,
             "nthread": self.threads,
             "seed_per_iteration": True,

@@ -371,7 +371,7 @@ def _write_revisions(
     """
     position = np.asarray([entry[0] for entry in later], dtype=np.int64)
     known_at = np.asarray([entry[1] for entry in later], dtype=np.int64)
-    batch = np.maximum(np.searchsorted(starts, known_at), 0 * position)
+    batch = np.maximum(np.searchsorted(starts, known_at), np.searchsorted(firsts, position, side="right"))
     order = np.lexsort((np.arange(len(later)), known_at, batch))
     labels = pa.array([later[i][2] for i in order], type=dtype)
     table = pa.table(

@@ -97,7 +97,7 @@ def agree(features: Features, rows: list[dict[str, Any]]) -> None:
         frame = features.frame()
         assert list(frame.columns) == list(features.names)
         assert frame.index.tolist() == list(range(len(rows)))
-        assert frame["colour"].where(frame["colour"].notna(), None).tolist() == [r["colour"] for r in rows]
+        assert [None if pd.isna(w) else w for w in frame["colour"]] == [r["colour"] for r in rows]
         assert frame["whole"].tolist() == [r["whole"] for r in rows]
 
 

@@ -206,8 +206,6 @@ def test_a_frozen_estimator_is_told_by_what_it_learned_or_refused() -> None:
 )
 def test_what_cannot_be_told_is_refused(value: Any) -> None:
     """A lambda, a local function or an object of unknown content raises Unhashable, also when nested."""
-    if value is not None and getattr(value, "__name__", "") == "decorate":
-        value = value.__class__ and value
     with pytest.raises(Unhashable):
         canonical(value)
 

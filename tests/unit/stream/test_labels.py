@@ -132,6 +132,15 @@ def test_a_revision_comes_with_the_first_batch_that_starts_after_it(tmp_path: Pa
     assert short.tail() == [(0, at(4.5), 1)]
 
 
+def test_a_revision_never_comes_before_its_row(tmp_path: Path) -> None:
+    """A label that was known long before its late row came is given by the batch after that row's own."""
+    days = [0, 1, 2, 3, 4, 5, 0.5, 6, 7]
+    source = daily([None] * 6 + [1] + [None] * 2, [None] * 6 + [3] + [None] * 2)
+    source["at"] = [START + timedelta(days=d) for d in days]
+    p = prepared(tmp_path, source, known_at="known", within="1d", absent=0, lateness="9d")
+    assert revised(p) == [(6, 6, 3.0, 1)]
+
+
 def test_bundles_bring_the_same_revisions(tmp_path: Path) -> None:
     """Rows that share a record bring all revisions that they would bring one by one."""
     source = daily([1] * 20, [i + 3.5 for i in range(20)])

@@ -45,18 +45,13 @@ def prepared(tmp_path: Path, source: Any, **settings: Any) -> Prepared:
 
 def told(prepared: Prepared, **how: Any) -> list[tuple[Any, ...]]:
     """Everything that batches say, as plain values."""
-    return [
-        (
-            b.start,
-            b.first,
-            b.features.arrow().to_pylist(),
-            b.rows.tobytes(),
-            b.time.tolist(),
-            b.known_at.tolist(),
-            None if b.label_codes is None else [b.label_values[c] if c >= 0 else None for c in b.label_codes],
-        )
-        for b in prepared.batches("classification", **how)
-    ]
+    out: list[tuple[Any, ...]] = []
+    for b in prepared.batches("classification", **how):
+        assert b.label_codes is not None
+        labels = [b.label_values[c] if c >= 0 else None for c in b.label_codes]
+        rows = (b.features.arrow().to_pylist(), b.rows.tobytes(), b.time.tolist(), b.known_at.tolist(), labels)
+        out.append((b.start, b.first, *rows))
+    return out
 
 
 def at(days: float) -> int:
@@ -272,7 +267,6 @@ def test_one_batch_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyP
     p = prepared(tmp_path, frame(200), batch=4)
     from perennial.core.features import Chunk
 
-    alive: list[int] = []
     made: list[Any] = []
 
     class Watched(Chunk):  # type: ignore[misc]
@@ -283,8 +277,7 @@ def test_one_batch_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyP
             made.append(weakref.ref(self))
 
     monkeypatch.setattr("perennial.stream.prepared.Chunk", Watched)
-    for _ in p.batches("classification"):
-        alive.append(sum(ref() is not None for ref in made))
+    alive = [sum(ref() is not None for ref in made) for _ in p.batches("classification")]
     assert len(made) == 25
     assert max(alive) <= 2
 
@@ -341,7 +334,7 @@ def test_a_stream_without_labels(tmp_path: Path) -> None:
 
 
 def test_the_digest_is_about_everything_learned(tmp_path: Path) -> None:
-    """A changed feature, label, time, weight, rule or order changes the digest of the data; batches and names do not."""
+    """A changed feature, label, time, weight, or rule changes the digest of the data; batches and names do not."""
     source = frame(8, w=[1.0] * 8)
 
     def digest(table: pd.DataFrame, **settings: Any) -> str:
