@@ -44,9 +44,7 @@ def situations(turns: int, trained: dict[str, int]) -> Any:
             labelled=10 * (day - trained["training"]), fresh=10,
             loss=Loss(n=10, total=float(10 * (0.2 + 0.02 * (day - trained["training"])) + noise.normal(0, 0.1))),
         )  # fmt: skip
-        since_fit = dataclasses.replace(
-            facts, trained_at=trained["fit"] * DAY, labelled=10 * (day - trained["fit"])
-        )
+        since_fit = dataclasses.replace(facts, trained_at=trained["fit"] * DAY, labelled=10 * (day - trained["fit"]))
         yield day, Situation(since_fit=since_fit, since_training=facts)
 
 

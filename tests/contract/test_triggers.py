@@ -153,6 +153,6 @@ def test_a_trigger_is_a_frozen_value(trigger: Trigger) -> None:
 
 
 def test_different_triggers_have_different_words() -> None:
-    """A report tells any two triggers apart by their words (but for regret, which is told by what it costs)."""
+    """A report tells any two triggers apart by their words."""
     words = [str(t) for t in TRIGGERS]
     assert sorted(set(words)) == sorted(words)

@@ -33,7 +33,9 @@ any_trigger: st.SearchStrategy[Trigger] = st.recursive(
     lambda inner: st.one_of(
         st.lists(inner, min_size=1, max_size=3).map(lambda some: any_of(*some)),
         st.lists(inner, min_size=1, max_size=3).map(lambda some: all_of(*some)),
-        st.builds(lambda t, gap: limited(t, least_gap=timedelta(minutes=gap), greatest_age="5h"), inner, st.integers(0, 90)),
+        st.builds(
+            lambda t, gap: limited(t, least_gap=timedelta(minutes=gap), greatest_age="5h"), inner, st.integers(0, 90)
+        ),
     ),
     max_leaves=4,
 )
@@ -47,9 +49,14 @@ def facts_of(turns: list[tuple[int, int, float]], trained: list[int], *, rejecti
         labelled += n
         out.append(
             Facts(
-                now=now, anchor=0, trained_at=trained_at, labelled=labelled, fresh=n,
-                loss=Loss(n=n, total=n * mean), rejections=rejections,
-            )  # fmt: skip
+                now=now,
+                anchor=0,
+                trained_at=trained_at,
+                labelled=labelled,
+                fresh=n,
+                loss=Loss(n=n, total=n * mean),
+                rejections=rejections,
+            )
         )
         if index in trained:
             trained_at, labelled = now, 0
@@ -176,9 +183,7 @@ def test_any_and_all_are_any_and_all(parts: list[Trigger], turns: list[Any]) -> 
 
 
 @QUICK
-@given(
-    st.booleans(), st.integers(0, 20), st.integers(1, 40), st.integers(0, 60), st.integers(0, 60), st.integers(1, 4)
-)
+@given(st.booleans(), st.integers(0, 20), st.integers(1, 40), st.integers(0, 60), st.integers(0, 60), st.integers(1, 4))
 def test_limits_hold_whatever_the_trigger_inside_wants(
     wants: bool, gap: int, more: int, age: int, rejections: int, rejected: int
 ) -> None:
@@ -188,9 +193,7 @@ def test_limits_hold_whatever_the_trigger_inside_wants(
     trigger = limited(
         inner, least_gap=timedelta(minutes=gap), greatest_age=timedelta(minutes=oldest), rejected=rejected
     )
-    facts = Facts(
-        now=age * MINUTE, anchor=0, trained_at=0, labelled=5, fresh=1, loss=Loss(), rejections=rejections
-    )
+    facts = Facts(now=age * MINUTE, anchor=0, trained_at=0, labelled=5, fresh=1, loss=Loss(), rejections=rejections)
     fire = trigger.step(trigger.start(), facts)[0].fire
     doublings = max(0, rejections - rejected + 1)
     if age >= oldest:
@@ -213,7 +216,7 @@ def test_any_number_of_rejections_is_survived(rejections: int, gap: int) -> None
 @QUICK
 @given(st.floats(0.0005, 0.02), st.floats(1.0, 30.0))
 def test_regret_with_kappa_one_finds_the_best_period_for_linear_staleness(slope: float, cost: float) -> None:
-    """Where loss rises by ``a`` a row and time unit, kappa 1 retrains about every sqrt(2 c / a), the cheapest period."""
+    """Where loss rises by ``a`` a turn, kappa 1 retrains about every sqrt(2 c / a) turns: the cheapest period."""
     best = math.sqrt(2 * cost / slope)
     if not 15 < best < 150:  # the first two batches of each line say what is fresh and are not counted
         return
@@ -235,5 +238,3 @@ def test_regret_with_kappa_one_finds_the_best_period_for_linear_staleness(slope:
         return cost / period + slope * period / 2
 
     assert rate(periods[-1]) <= 1.05 * rate(best)
-
-

@@ -72,9 +72,7 @@ spans = us(1, 12)
 counts = st.integers(1, 9)
 by_time = st.one_of(
     st.builds(lambda span, guard: Sliding(span, **guard), spans, guards),
-    st.builds(
-        lambda span, guard, zero: Tumbling(span, origin=EPOCH + zero, **guard), spans, guards, us(0, 5)
-    ),
+    st.builds(lambda span, guard, zero: Tumbling(span, origin=EPOCH + zero, **guard), spans, guards, us(0, 5)),
     st.builds(lambda life, guard: Decayed(life, floor=0.1, **guard), us(1, 4), guards),
 )
 by_rows = st.one_of(
@@ -84,14 +82,13 @@ by_rows = st.one_of(
     st.builds(lambda guard: Expanding(**guard), guards),
     st.builds(lambda old, rows, guard: Mix(initial=old, recent=1 - old, rows=rows, **guard), shares, counts, guards),
     st.builds(lambda old, rows, guard: Mix(past=old, recent=1 - old, rows=rows, **guard), shares, counts, guards),
-    st.builds(
-        lambda old, new, guard: Mix(initial=old, recent=new, share_of="source", **guard), shares, shares, guards
-    ),
+    st.builds(lambda old, new, guard: Mix(initial=old, recent=new, share_of="source", **guard), shares, shares, guards),
 )
 every_window = st.one_of(by_time, by_rows)
 
 
 def micro(span: timedelta) -> int:
+    """Whole microseconds."""
     return span // timedelta(microseconds=1)
 
 
@@ -247,7 +244,7 @@ def test_decay_in_time_halves_and_stops_at_the_floor(
 @example(5, 1, 0.5)
 @example(9, 2, 0.25)
 def test_decay_in_rows_halves_and_stops_at_the_floor(n: int, rows: int, floor: float) -> None:
-    """The newest weighs 1, one that is ``rows`` older half, and every example that weighs at least the floor is there."""
+    """The newest weighs 1, one ``rows`` older half, and every example that weighs at least the floor is there."""
     time = np.arange(n)
     stream = Stream(time, time + LABEL_DELAY, np.zeros((n, 16), np.uint8))
     selection = Decayed(rows=rows, floor=floor).select(stream.cut(n + LABEL_DELAY))
@@ -331,11 +328,9 @@ def test_a_larger_draw_holds_the_smaller(n: int, rows: int) -> None:
 @QUICK
 @given(st.integers(15, 40), st.integers(0, 20))
 def test_initial_examples_stay_drawn_from_checkpoint_to_checkpoint(n: int, later: int) -> None:
-    """Once all initial labels are known and the recent share has left them, the same initial rows are drawn for good."""
+    """Once initial labels are known and the recent share has left them, the same initial rows are drawn for good."""
     stream, mix = distinct(80), Mix(initial=0.4, recent=0.6, rows=10)
-    first, second = (
-        {p for p in stream.chosen(mix, stream.cut(now)) if p < INITIAL} for now in (n, n + later)
-    )
+    first, second = ({p for p in stream.chosen(mix, stream.cut(now)) if p < INITIAL} for now in (n, n + later))
     assert first == second
     assert len(first) == 4
 

@@ -158,9 +158,19 @@ class XGBoost:
         """L2 penalty of the leaves; XGBoost's default is 1."""
         return float(self._set(_L2, 1.0))
 
-    @property
+    # asked for at every prediction, and slow to ask XGBoost for
+
+    @cached_property
     def _missing(self) -> float:
         return float(self.estimator.missing)
+
+    @cached_property
+    def _linear(self) -> bool:
+        return bool(self._set(("booster",)) == "gblinear")
+
+    @cached_property
+    def _softmax(self) -> bool:
+        return bool(self.estimator.objective == "multi:softmax")
 
     # -- stateless ----------------------------------------------------------------------------------------------------
 
@@ -204,13 +214,9 @@ class XGBoost:
             told = np.column_stack([1.0 - told, told])  # in float32, as the estimator does
         return told.astype(np.float64)
 
-    @property
-    def _softmax(self) -> bool:
-        return bool(self.estimator.objective == "multi:softmax")
-
     def _asked(self, booster: Any, features: Features, *, margin: bool) -> NDArray[np.float32]:
         matrix = features.matrix()
-        if self._set(("booster",)) == "gblinear":
+        if self._linear:
             rows = xgb.DMatrix(matrix, missing=self._missing, nthread=self.threads)
             return booster.predict(rows, output_margin=margin)  # type: ignore[no-any-return]
         kind = "margin" if margin else "value"
@@ -279,7 +285,7 @@ class XGBoost:
 
     def trees(self, booster: Any) -> int:
         """Trees, over all classes."""
-        if self._set(("booster",)) == "gblinear":
+        if self._linear:
             return 0
         return int(booster.num_boosted_rounds()) * self._per_round(booster)
 

@@ -127,7 +127,8 @@ def test_views_of_taken_rows_agree_with_the_rows(sizes: list[int], data: st.Data
     agree(taken.take(np.array(again, dtype=np.int64)), [expected[i] for i in again])
     start, stop = data.draw(st.integers(0, len(some))), data.draw(st.integers(0, len(some)))
     agree(
-        Features.join(features.schema, [features, taken.slice(start, stop), features]), rows + expected[start:stop] + rows
+        Features.join(features.schema, [features, taken.slice(start, stop), features]),
+        rows + expected[start:stop] + rows,
     )
 
 
@@ -171,7 +172,11 @@ def test_rows_that_are_not_there_cannot_be_taken(bad: list[int]) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "dtype", "values"),
-    [(Kind.TEXT, pa.string(), ["a long story"]), (Kind.OTHER, pa.date32(), [0]), (Kind.OTHER, pa.list_(pa.int8()), [[1]])],
+    [
+        (Kind.TEXT, pa.string(), ["a long story"]),
+        (Kind.OTHER, pa.date32(), [0]),
+        (Kind.OTHER, pa.list_(pa.int8()), [[1]]),
+    ],
 )
 def test_a_matrix_refuses_what_is_no_number(kind: Kind, dtype: Any, values: list[Any]) -> None:
     """The error names the column, what it holds and what to do."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,9 +27,7 @@ def examples(sizes: tuple[int, ...] = (N,), schema: Schema = SCHEMA, **change: A
     assert sum(sizes) == N
     x = np.arange(N) / 2
     edges = np.cumsum([0, *sizes])
-    parts = [
-        Features.of(Chunk(pa.table({"x": x[a:b]}), schema)) for a, b in zip(edges[:-1], edges[1:], strict=True)
-    ]
+    parts = [Features.of(Chunk(pa.table({"x": x[a:b]}), schema)) for a, b in itertools.pairwise(edges)]
     settings: dict[str, Any] = {
         "features": Features.join(schema, parts),
         "rows": np.arange(N * 16, dtype=np.uint8).reshape(N, 16),
@@ -49,7 +48,7 @@ def numbers(**change: Any) -> Examples:
 def test_the_identity_does_not_depend_on_chunks(cuts: list[int]) -> None:
     """However many pieces the rows came in, they are the same examples."""
     edges = [0, *sorted(cuts), N]
-    sizes = tuple(b - a for a, b in zip(edges[:-1], edges[1:], strict=True))
+    sizes = tuple(b - a for a, b in itertools.pairwise(edges))
     assert examples(sizes).identity == examples().identity
 
 
@@ -157,8 +156,8 @@ def test_a_version_says_its_number_and_time() -> None:
     """MAJOR.MINOR, and an aware UTC instant."""
     at = datetime(2026, 3, 1, tzinfo=UTC)
     version = Version(
-        major=2, minor=7, parent="2.6", kind="update", at=instant(at), ready_at=instant(at), trained_rows=1, row_trees=0,
-        first=0, last=0, newest=0, data="", key=None, reason="",
+        major=2, minor=7, parent="2.6", kind="update", at=instant(at), ready_at=instant(at), trained_rows=1,
+        row_trees=0, first=0, last=0, newest=0, data="", key=None, reason="",
     )  # fmt: skip
     assert version.number == "2.7"
     assert version.trained_at == at

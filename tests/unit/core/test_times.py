@@ -31,7 +31,8 @@ def test_a_duration_is_read_as_written(text: str, span: timedelta) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["", "7", "d", "7 days", "7D", "-7d", "+7d", "1e3s", "1m", "1d12h", ".5h", "٧d", "7d\n8d", 7, 7.0, None, True]
+    "value",
+    ["", "7", "d", "7 days", "7D", "-7d", "+7d", "1e3s", "1m", "1d12h", ".5h", "٧d", "7d\n8d", 7, 7.0, None, True],
 )
 def test_what_is_no_duration_is_refused_by_name(value: object) -> None:
     """An error names the setting, the value and how durations are written."""

@@ -21,9 +21,7 @@ HOUR = 3_600_000_000
 
 def situation(hour: int, *, fit: int = 0, training: int = 0, labelled: int = 5) -> Situation:
     """A turn at ``hour``, the hours of the last fit and the last training."""
-    facts = Facts(
-        now=hour * HOUR, anchor=0, trained_at=training * HOUR, labelled=labelled, fresh=labelled, loss=Loss()
-    )
+    facts = Facts(now=hour * HOUR, anchor=0, trained_at=training * HOUR, labelled=labelled, fresh=labelled, loss=Loss())
     return Situation(since_fit=replace(facts, trained_at=fit * HOUR), since_training=facts)
 
 
@@ -86,7 +84,12 @@ def test_a_fit_sets_the_update_trigger_back_too() -> None:
 
 @pytest.mark.parametrize(
     ("trigger", "alone"),
-    [(every(rows=1), True), (every(rows=2), False), (every("1h"), False), (limited(every(rows=1), least_gap="1h"), False)],
+    [
+        (every(rows=1), True),
+        (every(rows=2), False),
+        (every("1h"), False),
+        (limited(every(rows=1), least_gap="1h"), False),
+    ],
     ids=str,
 )
 def test_only_a_stateful_line_of_single_rows_shares_turns(trigger: Any, alone: bool) -> None:
