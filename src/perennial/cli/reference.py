@@ -26,9 +26,9 @@ With `--json`, stdout holds exactly one JSON document: the result, or, if the co
 
     {"error": {"kind": "ConfigError", "exit_code": 2, "message": "...", "problems": [...]}}
 
-`kind` is the name of the error, `UsageError` for wrong arguments, or `Bug`. A configuration file's error lists all its
-`problems`, each with `line`, `path`, `got` and `need`; any other setting's has its `field`, and a missing framework's its
-`extra`. The message for people is on stderr all the same.
+`kind` is the name of the error, `UsageError` for wrong arguments, or `Bug`. The error of a configuration file lists all
+its `problems`, each with `line`, `path`, `got` and `need`; that of another setting has its `field`, and a missing
+framework's its `extra`. The message for people is on stderr all the same.
 
 ## Exit codes
 
@@ -55,7 +55,7 @@ def _codes() -> str:
 
 def _section(name: str, command: Any) -> str:
     arguments = [p for p in command.params if p.param_type_name == "argument"]
-    usage = " ".join(["perennial", name, *(p.human_readable_name.upper() for p in arguments), "[OPTIONS]"])
+    usage = " ".join(["perennial", name, *(p.name.upper() for p in arguments), "[OPTIONS]"])
     rows = "".join(_row(p) for p in command.params)
     table = f"\n| argument or option | meaning | default |\n|---|---|---|\n{rows}" if rows else ""
     return f"\n## perennial {name}\n\n    {usage}\n\n{inspect.cleandoc(command.help)}\n{table}"
@@ -63,7 +63,7 @@ def _section(name: str, command: Any) -> str:
 
 def _row(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
-        names = f"`{parameter.human_readable_name.upper()}`"
+        names = f"`{parameter.name.upper()}`"
     else:
         names = ", ".join(f"`{option}`" for option in parameter.opts)
     default = parameter.default
