@@ -57,8 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with telling_warnings():
             code = app(args=arguments, prog_name="perennial", standalone_mode=False)
     except typer.Abort:
-        typer.echo("\nInterrupted. Trainings that were finished are in the cache: run again to go on.", err=True)
-        return INTERRUPTED
+        code = INTERRUPTED
     except Exception as error:  # a process ends here: every error becomes a message and a code
         return tell(error, as_json=as_json)
+    if code == INTERRUPTED:
+        typer.echo("\nInterrupted. Trainings that were finished are in the cache: run again to go on.", err=True)
     return code if isinstance(code, int) else 0

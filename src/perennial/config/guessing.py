@@ -327,9 +327,11 @@ def _is_prose(column: Any) -> bool:
 def _leaks(sample: Any, names: Sequence[str], target: str, task: TaskKind, drop: dict[str, str], look: _Look) -> None:
     """Put columns that tell the label by themselves into ``drop``, and warn of those that nearly do."""
     labels = sample.column(target)
+    left = len(names)
     for name in names:
         strength = _tells(sample.column(name), labels, task)
-        if strength >= _SURE and len(drop) + 1 < len(names):
+        if strength >= _SURE and left > 1:
+            left -= 1
             drop[name] = "it tells the label by itself: known only afterwards?"
             look.warnings.append(
                 f"`{name}` tells the label by itself and is dropped: keep it only if it is known before"

@@ -12,7 +12,7 @@ from perennial.config.checking import checked
 from perennial.config.document import Document, read
 from perennial.config.records import Config
 from perennial.config.writing import scalar_text, to_yaml
-from perennial.core.errors import ConfigError
+from perennial.core.errors import ConfigError, nearest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,8 @@ class Loaded:
         ConfigError
             If there is no such strategy.
         """
+        if strategy not in self.config.strategies:
+            raise ConfigError("deploy", strategy, f"name a strategy; {nearest(strategy, self.config.strategies)}")
         changes = {"deploy": strategy}
         if file.absolute().parent != self.file.absolute().parent:
             changes["folder"] = Path(os.path.relpath(self.folder, file.absolute().parent)).as_posix()

@@ -49,7 +49,12 @@ def _label(value: object) -> Label:
 
 
 def _retention(value: object) -> timedelta | Literal["none"]:
-    return "none" if value == "none" else duration(value, "retention", positive=True)
+    if value == "none":
+        return "none"
+    try:
+        return duration(value, "retention", positive=True)
+    except ConfigError as error:
+        raise ConfigError("retention", value, "write a positive duration such as '365d', or none") from error
 
 
 def _origin(value: object) -> datetime:

@@ -19,7 +19,9 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    quoted = "'" if "\n" not in value and scalar(value) != value else None
+    quoted = "'" if scalar(value) != value else None
+    if not value.isprintable():  # line breaks of any kind, which plain and single-quoted text would fold
+        quoted = '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=quoted)
 
 
@@ -34,7 +36,11 @@ def to_yaml(config: Config) -> str:
 
 def dumped(plain: Any) -> str:
     """Plain data as YAML: short mappings on one line, in the order given."""
-    out: str = yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    return _dump(plain, width=110)
+
+
+def _dump(plain: Any, width: float) -> str:
+    out: str = yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=width)
     return out
 
 
@@ -46,7 +52,7 @@ def scalar_text(value: str | int | float | bool | None) -> str:
     >>> scalar_text("no"), scalar_text("weekly"), scalar_text(5), scalar_text("5")
     ("'no'", 'weekly', '5', "'5'")
     """
-    return dumped([value])[2:].rstrip("\n")
+    return _dump([value], width=float("inf"))[2:].rstrip("\n")
 
 
 def _plain(value: Any) -> Any:

@@ -11,6 +11,7 @@ PerennialError
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -29,7 +30,17 @@ class ConfigError(PerennialError, ValueError):
         self.need = need
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[str, object, str]]:
+        try:
+            pickle.dumps(self.got)
+        except Exception:  # a lambda, an open file: its text is what the message needs
+            return type(self), (self.field, _Shown(repr(self.got)), self.need)
         return type(self), (self.field, self.got, self.need)
+
+
+class _Shown(str):
+    """The text of a value that cannot be pickled."""
+
+    __repr__ = str.__str__
 
 
 class DataError(PerennialError, ValueError):

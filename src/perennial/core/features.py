@@ -254,6 +254,7 @@ class Features:
             out = np.concatenate(views)
         else:
             out = np.empty((0, len(self.schema)), dtype=dtype)
+        out.flags.writeable = False
         self._cache[dtype] = out
         return out
 
@@ -276,7 +277,7 @@ class Features:
         return table
 
     def frame(self) -> pd.DataFrame:
-        """Rows as a pandas frame with a fresh 0..n-1 index: numbers keep their width, words are objects."""
+        """Rows as a pandas frame with a fresh 0..n-1 index: numbers keep their width, words are text."""
         if "frame" not in self._cache:
             self._cache["frame"] = self.arrow().to_pandas()
         frame: pd.DataFrame = self._cache["frame"]
@@ -310,12 +311,16 @@ class Features:
                 else:
                     parts.append((chunk, index[low:high]))
             at += size
+        if not parts and self._parts:
+            parts.append((self._parts[0][0], slice(0, 0)))  # no rows, but still columns
         return Features(self.schema, parts, max(min(stop, self._rows) - max(start, 0), 0))
 
     def take(self, indices: NDArray[np.int64]) -> Features:
         """Rows at indices of this selection, in that order."""
         sizes = [i.stop - i.start if isinstance(i, slice) else len(i) for _, i in self._parts]
         edges = np.concatenate([[0], np.cumsum(sizes)])
+        if len(indices) and not 0 <= indices.min() <= indices.max() < self._rows:
+            raise IndexError(f"rows {indices.min()}..{indices.max()} asked of a selection of {self._rows}")
         which = np.searchsorted(edges, indices, side="right") - 1
         parts: list[tuple[Chunk, Index]] = []
         cuts = np.flatnonzero(np.diff(which)) + 1  # runs that stay within one part
@@ -332,4 +337,6 @@ class Features:
                     parts.append((chunk, inner + index.start))
             else:
                 parts.append((chunk, index[inner]))
+        if not parts and self._parts:
+            parts.append((self._parts[0][0], slice(0, 0)))  # no rows, but still columns
         return Features(self.schema, parts, len(indices))

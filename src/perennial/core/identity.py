@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime, timedelta
 from enum import Enum
 from functools import partial
-from types import FunctionType
+from pathlib import Path
+from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -80,10 +82,15 @@ def _plain(value: object) -> Any:
         case Mapping():
             return {"map": sorted([canonical(key), _plain(item)] for key, item in value.items())}
         case np.generic():
-            return {"numpy": [str(value.dtype), _plain(value.item())]}
+            item = value.item()
+            if isinstance(item, np.generic):  # long doubles stay what they are
+                return {"numpy": [str(value.dtype), repr(item)]}
+            return {"numpy": [str(value.dtype), _plain(item)]}
+        case np.ma.MaskedArray():
+            return {"masked": [_plain(value.filled()), _plain(np.ma.getmaskarray(value))]}
         case np.ndarray():
             if value.dtype.hasobject:
-                return {"array": [_plain(item) for item in value.tolist()], "shape": list(value.shape)}
+                return {"array": [_plain(item) for item in value.ravel().tolist()], "shape": list(value.shape)}
             data = np.ascontiguousarray(value)
             return {"array": [str(data.dtype), list(data.shape), digest(data.tobytes())]}
         case np.random.RandomState():
@@ -94,10 +101,15 @@ def _plain(value: object) -> Any:
             return {"partial": [_plain(value.func), _plain(value.args), _plain(value.keywords)]}
         case type() | FunctionType():
             return _named(value)
+        case MethodType() | BuiltinMethodType() if not isinstance(value.__self__, ModuleType | None):
+            return {"method": [_plain(value.__self__), value.__name__]}
     if is_dataclass(value) and not isinstance(value, type):
         settings = {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
         return {"record": _named(type(value)), "fields": settings}
-    if hasattr(value, "get_params") and not isinstance(value, type):
+    if hasattr(value, "get_params"):
+        clone = getattr(type(value), "__sklearn_clone__", None)
+        if clone is not None and clone.__qualname__ != "BaseEstimator.__sklearn_clone__":
+            raise Unhashable(f"{type(value).__qualname__} keeps what it learned when cloned, and no setting tells it")
         return {"object": _named(type(value)), "params": _plain(value.get_params(deep=False))}
     if hasattr(value, "__module__") and hasattr(value, "__qualname__"):  # builtin and ufunc-like callables
         return _named(value)
@@ -108,9 +120,22 @@ def _named(value: Any) -> Any:
     module, name = value.__module__, value.__qualname__
     if "<lambda>" in name or "<locals>" in name:
         raise Unhashable(f"{module}.{name} is a lambda or a local definition: give it a name in a module")
-    if module == "__main__":
+    if isinstance(value, FunctionType) and value.__closure__:
+        raise Unhashable(f"{module}.{name} is a closure: what it holds cannot be told; use functools.partial")
+    if _users_own(module):
         try:
             return {"named": [module, name, digest(inspect.getsource(value))]}
         except (OSError, TypeError) as error:
-            raise Unhashable(f"{name} lives in __main__ and has no source: move it to a module") from error
+            raise Unhashable(f"{module}.{name} has no source: move it to a module") from error
     return {"named": [module, name]}
+
+
+def _users_own(module: str) -> bool:
+    """Whether a module is edited between runs: neither a built-in nor installed with a version of its own."""
+    origin = getattr(sys.modules.get(module), "__file__", None)
+    if module == "__main__":
+        return True
+    top = module.partition(".")[0]
+    if origin is None or top == "perennial" or top in sys.stdlib_module_names:
+        return False
+    return not {"site-packages", "dist-packages"} & set(Path(origin).parts)

@@ -1,4 +1,4 @@
-"""The seams: what a learner, a window, a trigger, a strategy, a gate, a trainer and a ledger must be.
+"""The seams: what a learner, a window, a trigger, a gate, a trainer and a ledger must be.
 
 A capability is a type, never a flag: whoever can be updated is :class:`Updatable`, and asking a learner that is
 not fails before any training.
@@ -167,8 +167,9 @@ class Selection:
 class Keep:
     """What must be kept for a window's next use: the rest of the raw rows may go. The union is kept.
 
-    ``since``: rows at or after this event time. ``rows``: this many newest labelled rows among those with event time
-    at or before ``until`` (and all newer ones). ``initial``: the initial rows. ``everything``: all rows.
+    ``since``: rows at or after this event time. ``rows``: this many newest labelled rows among those with event time at
+    or before ``until``, and all that are newer by position or by time. ``initial``: the initial rows.
+    ``everything``: all rows.
     """
 
     since: int | None = None
@@ -229,7 +230,7 @@ class Trigger(Protocol):
     """When to train: a fold over facts. State is plain data (numbers, strings, lists) and goes into checkpoints."""
 
     def start(self) -> Any:
-        """State before the first turn and after each training."""
+        """State before the first turn."""
         ...
 
     def step(self, state: Any, facts: Facts) -> tuple[Decision, Any]:

@@ -79,16 +79,19 @@ class Examples:
         if self.values is not None:
             return self.values
         assert self.codes is not None
-        return class_array(self.classes)[self.codes]
+        labels = class_array(self.classes)
+        if (self.codes < 0).any():
+            labels = np.concatenate([labels.astype(object), np.array([None], dtype=object)])  # -1 finds the None
+        return labels[self.codes]
 
     @cached_property
     def identity(self) -> str:
-        """Digest of what a learner sees: rows in order, labels by value, weights, groups, schema, vocabularies."""
+        """Digest of what a learner sees: rows in order, labels by value, weights, groups, schema."""
         schema = self.features.schema
         parts: list[str | bytes] = [schema.digest(), self.rows.tobytes()]
         if self.codes is not None:
             names = np.frombuffer(b"".join(bytes.fromhex(digest(repr(c)))[:8] for c in self.classes), dtype="S8")
-            parts.append(names[self.codes].tobytes() if len(names) else b"")
+            parts.append(names[np.maximum(self.codes, 0)][self.codes >= 0].tobytes() if len(names) else b"")
             parts.append((self.codes < 0).tobytes())
         else:
             assert self.values is not None

@@ -52,7 +52,10 @@ def duration(value: object, field: str, *, positive: bool = False) -> timedelta:
     datetime.timedelta(days=1, seconds=43200)
     """
     if isinstance(value, str) and (match := _DURATION.fullmatch(value)):
-        value = float(match[1]) * _UNITS[match[2]]
+        try:
+            value = float(match[1]) * _UNITS[match[2]]
+        except OverflowError as error:
+            raise ConfigError(field, value, "give a duration below 999999999 days") from error
     if not isinstance(value, timedelta):
         raise ConfigError(field, value, "write a duration such as '30min', '12h', '7d' or '2w', or give a timedelta")
     if value < timedelta(0) or (positive and not value):
@@ -65,10 +68,10 @@ def micros(span: timedelta) -> int:
     return span // _MICROSECOND
 
 
-def instant(at: datetime) -> int:
+def instant(at: datetime, field: str = "time") -> int:
     """Microseconds since the epoch of an aware ``datetime``."""
-    if at.tzinfo is None:
-        raise ConfigError("time", at, "give an aware datetime, e.g. datetime(2026, 1, 1, tzinfo=UTC)")
+    if not isinstance(at, datetime) or at.tzinfo is None:
+        raise ConfigError(field, at, "give an aware datetime, e.g. datetime(2026, 1, 1, tzinfo=UTC)")
     return (at - EPOCH) // _MICROSECOND
 
 

@@ -8,7 +8,15 @@ from typing import Any
 
 from perennial.core.protocols import Plan, Trigger, Window
 from perennial.core.times import Duration
-from perennial.strategies.protocol import Situation, StrategyKind, initial_period, nothing, spell_initial
+from perennial.strategies.protocol import (
+    Situation,
+    StrategyKind,
+    check_window,
+    initial_period,
+    nothing,
+    spell_initial,
+)
+from perennial.triggers.combined import check_trigger
 from perennial.windows import Expanding
 
 
@@ -43,9 +51,9 @@ class Hybrid:
     ) -> None:
         object.__setattr__(self, "model", model)
         object.__setattr__(self, "initial", initial_period(initial, untrained=False))
-        object.__setattr__(self, "trigger", trigger)
-        object.__setattr__(self, "reset", reset)
-        object.__setattr__(self, "window", window if window is not None else Expanding())
+        object.__setattr__(self, "trigger", check_trigger(trigger, "trigger"))
+        object.__setattr__(self, "reset", check_trigger(reset, "reset"))
+        object.__setattr__(self, "window", check_window(window) if window is not None else Expanding())
 
     @property
     def kind(self) -> StrategyKind:

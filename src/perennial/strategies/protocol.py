@@ -102,6 +102,13 @@ def initial_period(value: Duration | int | None, *, untrained: bool) -> timedelt
     return duration(value, "initial", positive=True)
 
 
+def check_window(value: Window) -> Window:
+    """``value`` if it is a window, else ``ConfigError``."""
+    if not all(callable(getattr(value, name, None)) for name in ("select", "keep")):
+        raise ConfigError("window", value, 'give a window, e.g. windows.Sliding("90d")')
+    return value
+
+
 def spell_initial(initial: timedelta | int | None) -> str:
     """The initial period in words."""
     if initial is None:

@@ -9,6 +9,7 @@ from typing import Any
 from perennial.core.protocols import Plan, Trigger, Window
 from perennial.core.times import Duration
 from perennial.strategies.protocol import Situation, StrategyKind, initial_period, nothing, spell_initial
+from perennial.triggers.combined import check_trigger
 from perennial.triggers.every import Every
 from perennial.windows import Expanding
 
@@ -35,7 +36,7 @@ class Stateful:
     def __init__(self, model: Any, *, initial: Duration | int | None, trigger: Trigger) -> None:
         object.__setattr__(self, "model", model)
         object.__setattr__(self, "initial", initial_period(initial, untrained=True))
-        object.__setattr__(self, "trigger", trigger)
+        object.__setattr__(self, "trigger", check_trigger(trigger, "trigger"))
         object.__setattr__(self, "window", Expanding())
 
     @property

@@ -39,7 +39,7 @@ class AnyOf:
         return [trigger.trained(part, facts) for trigger, part in zip(self.triggers, state, strict=True)]
 
     def __str__(self) -> str:
-        return " or ".join(str(t) for t in self.triggers)
+        return " or ".join(_grouped(t) for t in self.triggers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class AllOf:
         return [trigger.trained(part, facts) for trigger, part in zip(self.triggers, state, strict=True)]
 
     def __str__(self) -> str:
-        return " and ".join(str(t) for t in self.triggers)
+        return " and ".join(_grouped(t) for t in self.triggers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +85,19 @@ class Limited:
         """The inner decision, unless the gap is too small or the age too great."""
         decision, state = self.trigger.step(state, facts)
         age = timedelta(microseconds=facts.now - facts.trained_at)
-        gap = self.least_gap * self.back_off ** max(0, facts.rejections - self.rejected + 1)
+        if self.greatest_age is not None and age >= self.greatest_age and not decision.fire:
+            return Decision(True, f"age {age}, greatest age {spell(self.greatest_age)}"), state
+        try:
+            gap = self.least_gap * self.back_off ** max(0, facts.rejections - self.rejected + 1)
+        except OverflowError:
+            gap = timedelta.max if self.least_gap else timedelta(0)
+        if self.greatest_age is not None:
+            gap = min(gap, self.greatest_age)
         if decision.fire and age < gap:
             why = f" after {facts.rejections} rejections" if facts.rejections >= self.rejected else ""
             return Decision(
                 False, f"held back, {age} since the last training, least gap {gap}{why}: {decision.reason}"
             ), state
-        if not decision.fire and self.greatest_age is not None and age >= self.greatest_age:
-            return Decision(True, f"age {age}, greatest age {spell(self.greatest_age)}"), state
         return decision, state
 
     def trained(self, state: Any, facts: Facts) -> Any:
@@ -106,6 +111,10 @@ class Limited:
         if self.greatest_age is not None:
             limits.append(f"at most {spell(self.greatest_age)} apart")
         return f"{self.trigger} ({', '.join(limits)})"
+
+
+def _grouped(trigger: Trigger) -> str:
+    return f"({trigger})" if isinstance(trigger, AnyOf | AllOf) and len(trigger.triggers) > 1 else str(trigger)
 
 
 def any_of(*triggers: Trigger) -> AnyOf:
@@ -133,7 +142,16 @@ def all_of(*triggers: Trigger) -> AllOf:
 def _some(triggers: tuple[Trigger, ...]) -> tuple[Trigger, ...]:
     if not triggers:
         raise ConfigError("triggers", (), "give at least one trigger")
+    for trigger in triggers:
+        check_trigger(trigger, "triggers")
     return triggers
+
+
+def check_trigger(trigger: Trigger, field: str) -> Trigger:
+    """``trigger`` if it can be asked, else ``ConfigError``."""
+    if not all(callable(getattr(trigger, name, None)) for name in ("start", "step", "trained")):
+        raise ConfigError(field, trigger, 'give a trigger, e.g. triggers.every("7d")')
+    return trigger
 
 
 def limited(
@@ -165,14 +183,15 @@ def limited(
     ConfigError
         If neither limit is given, the gap is not below the age, or ``back_off`` is below 1.
     """
+    check_trigger(trigger, "trigger")
     if least_gap is None and greatest_age is None:
         raise ConfigError("limited", None, "give least_gap=, greatest_age= or both")
     gap = duration(least_gap, "least_gap") if least_gap is not None else timedelta(0)
     age = duration(greatest_age, "greatest_age", positive=True) if greatest_age is not None else None
     if age is not None and gap >= age:
         raise ConfigError("least_gap", spell(gap), f"give less than greatest_age, {spell(age)}")
-    if back_off < 1:
+    if not 1 <= back_off < float("inf"):
         raise ConfigError("back_off", back_off, "give a factor of at least 1")
-    if rejected < 1:
+    if not isinstance(rejected, int) or rejected < 1:
         raise ConfigError("rejected", rejected, "give a positive whole number of rejections")
     return Limited(trigger, gap, age, float(back_off), rejected)

@@ -46,7 +46,7 @@ def loss_above(level: float, *, rows: int = 200) -> LossAbove:
     """A trigger that fires when the mean loss of the newest ``rows`` scored examples is above ``level``.
 
     The loss is log loss where the model gives probabilities, else the share of wrong predictions; for regression
-    the absolute error. It sees an example once its label is known, and only predictions of the current line.
+    the absolute error. It sees an example once its label is known, and only if the current MAJOR had predicted it.
 
     Raises
     ------
@@ -55,6 +55,6 @@ def loss_above(level: float, *, rows: int = 200) -> LossAbove:
     """
     if not isinstance(level, int | float) or isinstance(level, bool) or level != level:
         raise ConfigError("level", level, "give a number, e.g. 0.6")
-    if rows < 1:
+    if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
         raise ConfigError("rows", rows, "give a positive whole number of rows")
     return LossAbove(float(level), rows)

@@ -77,6 +77,6 @@ def regret(worth: float, *, kappa: float = 0.5) -> Regret:
     trade-off; the one-sided accumulation with slack is Page's CUSUM (1954, Biometrika 41).
     """
     for field, value in (("worth", worth), ("kappa", kappa)):
-        if not value > 0:
+        if not (isinstance(value, int | float) and 0 < value < float("inf")):
             raise ConfigError(field, value, "give a positive number")
     return Regret(float(worth), float(kappa))

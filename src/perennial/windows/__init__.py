@@ -1,8 +1,8 @@
 """Which examples a stateless training may see.
 
-Every window is half-open in time, ``[start, end)``, and label-aware: ``end`` is the instant of training less the label
-delay, because newer examples have no label yet. ``purge`` and ``embargo`` push it back further for labels that look
-ahead, such as a five-day return.
+Windows in time are half-open, ``[start, end)``, and label-aware: ``end`` is the instant of training less the label
+delay, because newer examples have no label yet. Windows in rows count examples whose label is known. ``purge`` and
+``embargo`` hold either back further for labels that look ahead, such as a five-day return.
 """
 
 from perennial.windows.decayed import Decayed

@@ -12,7 +12,7 @@ from perennial.core.protocols import Cut
 from perennial.core.times import Duration, duration, micros, spell
 
 
-def span_or_rows(span: Duration | None, rows: int | None, what: str) -> timedelta | None:
+def span_or_rows(span: Duration | None, rows: int | None, field: str, what: str) -> timedelta | None:
     """The span of a window that is given by time or by rows, checked: exactly one of the two, and positive.
 
     Raises
@@ -21,11 +21,11 @@ def span_or_rows(span: Duration | None, rows: int | None, what: str) -> timedelt
         If both or neither are given, or what is given is not positive.
     """
     if (span is None) == (rows is None):
-        raise ConfigError("span", span, f"give {what} either a duration or rows=, and not both")
+        raise ConfigError(field, span, f"give {what} either a duration or rows=, and not both")
     if rows is not None:
         check_rows(rows)
         return None
-    return duration(span, "span", positive=True)
+    return duration(span, field, positive=True)
 
 
 def check_rows(rows: object) -> None:
@@ -40,7 +40,7 @@ def end_of(now: int, label_delay: int, purge: timedelta, embargo: timedelta) -> 
 
 
 def eligible(cut: Cut, purge: timedelta, embargo: timedelta) -> NDArray[np.int64]:
-    """Indices of the cut's examples whose label interval ``[t, t + purge]`` closed before the cut less the embargo.
+    """Indices of the cut's examples whose label interval ``[t, t + purge]`` closed by the cut less the embargo.
 
     Windows counted in rows use this: with neither purge nor embargo, every known example is eligible.
     """

@@ -54,9 +54,9 @@ class Decayed:
         purge: Duration = timedelta(0),
         embargo: Duration = timedelta(0),
     ) -> None:
-        object.__setattr__(self, "half_life", span_or_rows(half_life, rows, "a half-life"))
+        object.__setattr__(self, "half_life", span_or_rows(half_life, rows, "half_life", "a half-life"))
         object.__setattr__(self, "rows", rows)
-        if not 0 < floor < 1:
+        if not isinstance(floor, int | float) or not 0 < floor < 1:
             raise ConfigError("floor", floor, "give a weight between 0 and 1, e.g. 0.001")
         object.__setattr__(self, "floor", float(floor))
         object.__setattr__(self, "purge", duration(purge, "purge"))
@@ -74,21 +74,25 @@ class Decayed:
             index = np.flatnonzero((cut.time >= end - self._reach) & (cut.time < end))
             return Selection(index=index, weights=np.exp2((cut.time[index] - end) / micros(self.half_life)))
         assert self.rows is not None
-        index = eligible(cut, self.purge, self.embargo)[-math.ceil(self._lives * self.rows) :]
+        index = eligible(cut, self.purge, self.embargo)[-self._count :]
         return Selection(index=index, weights=np.exp2(np.arange(1 - len(index), 1) / self.rows))
 
     @property
     def _reach(self) -> int:
         assert self.half_life is not None
-        return math.ceil(self._lives * micros(self.half_life))
+        return math.floor(self._lives * micros(self.half_life))
+
+    @property
+    def _count(self) -> int:
+        assert self.rows is not None
+        return math.floor(self._lives * self.rows) + 1  # the newest has age 0
 
     def keep(self, now: int, label_delay: int) -> Keep:
         """As far back as a weight reaches the floor."""
         if self.half_life is not None:
             return Keep(since=end_of(now, label_delay, self.purge, self.embargo) - self._reach)
         assert self.rows is not None
-        rows = math.ceil(self._lives * self.rows)
-        return Keep(rows=rows, until=now - micros(self.purge) - micros(self.embargo))
+        return Keep(rows=self._count, until=now - micros(self.purge) - micros(self.embargo))
 
     def __str__(self) -> str:
         what = f"{self.rows:,} rows" if self.half_life is None else spell(self.half_life)

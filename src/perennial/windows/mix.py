@@ -27,8 +27,8 @@ class Mix:
 
     The recent share is taken first, whole and by position. Old examples are then drawn from those not already in
     it, so none is there twice, without replacement and by a seeded priority that is a hash of the example's own
-    content: the draw does not depend on where a row is stored, and examples drawn once are drawn again as long as
-    they are eligible.
+    content: the draw does not depend on where a row is stored. From the same old data the same examples are drawn each
+    time; where old data grow (``past``), one that was drawn may give way to one of lower priority.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class Mix:
     past : float, optional
         Instead of ``initial``: share drawn from any data older than the recent share.
     rows : int, optional
-        Size of the training set, for ``share_of="set"``. While less data exist, all that do are used.
+        Size of the training set, for ``share_of="set"``. A share whose source holds fewer examples takes all of them.
     share_of : {"set", "source"}
         What the shares are shares of.
     purge, embargo : str or timedelta
@@ -79,7 +79,7 @@ class Mix:
         if (initial is None) == (past is None):
             raise ConfigError("initial", initial, "give a mix either initial= or past= beside recent=, and not both")
         for field, share in (("initial", initial), ("past", past), ("recent", recent)):
-            if share is not None and not 0 <= share <= 1:
+            if share is not None and not (isinstance(share, int | float) and 0 <= share <= 1):
                 raise ConfigError(field, share, "give a share between 0 and 1")
         old = initial if initial is not None else past
         assert old is not None
@@ -145,8 +145,15 @@ def draw(cut: Cut, pool: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     if count >= len(pool):
         return pool
     word = np.ascontiguousarray(cut.rows[pool, :8]).view(np.uint64).ravel()
+    order = np.argsort(word, kind="stable")
+    first = np.r_[True, word[order][1:] != word[order][:-1]]
+    run = np.arange(len(word))
+    copy = np.empty(len(word), np.uint64)
+    copy[order] = run - np.maximum.accumulate(np.where(first, run, 0))
     with np.errstate(over="ignore"):
-        z = word ^ np.uint64(seed_from("mix", str(cut.seed)) * 0x9E3779B97F4A7C15 & 0xFFFF_FFFF_FFFF_FFFF)
+        z = (word + copy * np.uint64(0xD1342543DE82EF95)) ^ np.uint64(
+            seed_from("mix", str(cut.seed)) * 0x9E3779B97F4A7C15 & 0xFFFF_FFFF_FFFF_FFFF
+        )
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z ^= z >> np.uint64(31)

@@ -54,7 +54,7 @@ class Sliding:
         purge: Duration = timedelta(0),
         embargo: Duration = timedelta(0),
     ) -> None:
-        object.__setattr__(self, "span", span_or_rows(span, rows, "a sliding window"))
+        object.__setattr__(self, "span", span_or_rows(span, rows, "span", "a sliding window"))
         object.__setattr__(self, "rows", rows)
         object.__setattr__(self, "purge", duration(purge, "purge"))
         object.__setattr__(self, "embargo", duration(embargo, "embargo"))

@@ -48,9 +48,9 @@ class Tumbling:
         purge: Duration = timedelta(0),
         embargo: Duration = timedelta(0),
     ) -> None:
-        object.__setattr__(self, "span", span_or_rows(span, rows, "a tumbling window"))
+        object.__setattr__(self, "span", span_or_rows(span, rows, "span", "a tumbling window"))
         object.__setattr__(self, "rows", rows)
-        object.__setattr__(self, "origin", moment(instant(origin)))
+        object.__setattr__(self, "origin", moment(instant(origin, "origin")))
         object.__setattr__(self, "purge", duration(purge, "purge"))
         object.__setattr__(self, "embargo", duration(embargo, "embargo"))
 

@@ -33,6 +33,7 @@ gate: {mode: before}
 
 
 def told(old: str, new: str) -> list[tuple[int | None, str, str]]:
+    """The problems of the valid text with one place changed."""
     assert old in VALID
     with pytest.raises(ConfigError) as caught:
         parse(VALID.replace(old, new))
@@ -85,7 +86,7 @@ def test_the_example_is_valid():
         ("mode: before", "mode: befor", 19, "gate.mode", "did you mean `before`?"),
         ("gate: {mode: before}", "clairvoyant: daily", 19, "clairvoyant", "stateless"),
         ("gate: {mode: before}", "quality: {nulls: 2}", 19, "quality.nulls", "share"),
-        ("gate: {mode: before}", "retention: never", 19, "retention", "write a duration"),
+        ("gate: {mode: before}", "retention: never", 19, "retention", "or none"),
     ],
 )
 def test_a_mistake_is_told_where_it_is(old, new, line, path, words):

@@ -9,6 +9,7 @@ from perennial.core.errors import ConfigError
 
 
 def problems(text: str) -> list[tuple[int | None, str, str]]:
+    """The problems of a text: line, path and rule."""
     with pytest.raises(ConfigError) as caught:
         read(text, "perennial.yaml")
     return [(p.line, p.path, p.need) for p in caught.value.got.all]

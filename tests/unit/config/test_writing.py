@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,7 +58,7 @@ def test_a_configuration_reads_back_as_an_equal_record():
         TEXT + "deploy: null\n...\n",
         TEXT.rstrip("\n"),
         TEXT.replace("\n", "\r\n"),
-        "{stream: {source: a, time: t, label: y}, model: a.B, initial: 1d, strategies: {weekly: frozen, 'off': frozen}}",
+        "{stream: {source: a, time: t, label: y}, model: a.B, initial: 1d, strategies: {weekly: frozen, off: frozen}}",
         TEXT + "name: &n weekly\ndeploy: *n\n",
     ],
 )
@@ -111,8 +112,6 @@ def test_a_byte_order_mark_is_no_trouble(tmp_path):
 @pytest.fixture
 def stream(tmp_path):
     """A stream of a file."""
-    import pyarrow.parquet
-
     path = tmp_path / "calls.parquet"
     pa.parquet.write_table(
         pa.table({"at": pa.array([0, 1], pa.timestamp("us")), "x": [1, 2], "y": ["no", "yes"]}), path
@@ -169,7 +168,7 @@ def test_objects_become_the_records_that_describe_them(stream):
 )
 def test_a_model_that_cannot_be_written_is_refused(stream, model, field):
     """A lambda or an open object names the setting and the way out: a factory in a module."""
-    with pytest.raises(ConfigError, match="package.module:function") as caught:
+    with pytest.raises(ConfigError, match=r"package\.module:function") as caught:
         from_objects(stream, {"s": strategies.Frozen(model, initial="60d")})
     assert caught.value.field.startswith(field)
 

@@ -1,0 +1,1 @@
+"""What Perennial costs, each number against its named peer in the same run: ``python -m benchmarks``."""

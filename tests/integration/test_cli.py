@@ -1,0 +1,129 @@
+"""The program as people run it: a child process, real data, the real replay."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pytest
+
+from perennial.config import load
+
+ROWS = 1_500
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A folder with a small drifting stream and a module with look-back features and a model factory."""
+    folder = tmp_path_factory.mktemp("project")
+    random = np.random.default_rng(5)
+    at = np.datetime64("2026-01-01", "us") + np.arange(ROWS) * np.timedelta64(1, "h")
+    x, z = random.normal(size=ROWS), random.normal(size=ROWS)
+    y = np.where(x + np.linspace(-2, 2, ROWS) * z > 0, "yes", "no")
+    (folder / "calls").mkdir()
+    table = pa.table({"at": at, "x": x, "z": z, "y": y})
+    pa.csv.write_csv(table.slice(0, 700), folder / "calls" / "a.csv")
+    pa.csv.write_csv(table.slice(700), folder / "calls" / "b.csv")
+    (folder / "own_models_of_test.py").write_text(
+        "from sklearn.linear_model import SGDClassifier\n"
+        "def online(alpha):\n    return SGDClassifier(loss='log_loss', alpha=alpha, random_state=0)\n"
+    )
+    (folder / "perennial.yaml").write_text(
+        """\
+# weekly or daily?
+name: calls
+stream:
+  source: calls
+  time: at
+  time_zone: UTC
+  label: {column: y, delay: 6h}
+  positive: yes
+  batch: 1d
+model: {estimator: 'own_models_of_test:online', params: {alpha: 0.01}}
+initial: 14d
+metrics: [log_loss, accuracy]
+strategies:
+  frozen: frozen
+  weekly: {stateless: {every: 7d, window: {sliding: 14d}}}
+  daily: {stateful: {every: 1d}}
+"""
+    )
+    return folder
+
+
+def perennial(folder, *arguments):
+    """Run the program in a folder."""
+    return subprocess.run(
+        [sys.executable, "-m", "perennial", *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+def test_from_configuration_to_recommendation(project):
+    """Three files are written, JSON on stdout is the report's, and the recommendation runs to the same result."""
+    done = perennial(project, "backtest", "--json", "--jobs", "2")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert done.stdout == (project / "report" / "report.json").read_text()
+    assert [s["name"] for s in report["strategies"]] == ["frozen", "weekly", "daily"]
+    assert (project / "report" / "report.html").stat().st_size > 10_000
+    recommended = load(project / "report" / "recommended.yaml")
+    assert recommended.config.deploy == report["recommended"]["strategy"]
+    assert "# weekly or daily?" in recommended.document.text
+
+    again = perennial(project, "backtest", "-c", "report/recommended.yaml", "-o", "again", "--json", "--no-cache")
+    assert again.returncode == 0, again.stderr
+    scores = [{s["name"]: s["scores"] for s in r["strategies"]} for r in (report, json.loads(again.stdout))]
+    assert scores[0] == scores[1]
+
+
+def test_a_rerun_trains_nothing_and_shows_the_table(project):
+    """The cache beside the configuration gives every strategy; a pipe sees a table and no progress."""
+    assert perennial(project, "backtest").returncode == 0
+    done = perennial(project, "backtest")
+    assert done.returncode == 0
+    assert "Recommended:" in done.stdout
+    assert "recommended.yaml" in done.stdout
+    assert done.stderr == ""
+
+
+def test_init_then_backtest(project, tmp_path):
+    """What is guessed from a file runs as it is."""
+    done = perennial(tmp_path, "init", str(project / "calls"), "--target", "y")
+    assert done.returncode == 0, done.stderr
+    done = perennial(tmp_path, "backtest", "--jobs", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["strategies"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "words"),
+    [
+        ("source: calls", "source: cals", 2, "line 4: stream.source"),
+        ("every: 7d", "evry: 7d", 2, "did you mean `every`"),
+        ("  time: at", "  time: x", 3, "x"),
+        ("column: y", "column: w", 2, "w"),
+        ("positive: yes", "positive: maybe", 2, "maybe"),
+        ("alpha: 0.01", "beta: 0.01", 2, "could not be called"),
+    ],
+)
+def test_bad_input_is_one_message_and_a_code(project, old, new, code, words):
+    """No traceback, nothing on stdout, and the folder of the report is not written to."""
+    text = (project / "perennial.yaml").read_text()
+    assert old in text
+    (project / "bad.yaml").write_text(text.replace(old, new))
+    done = perennial(project, "backtest", "-c", "bad.yaml", "-o", "bad", "--jobs", "1")
+    assert (done.returncode, done.stdout) == (code, ""), done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(project.glob("bad/*"))
+
+
+def test_a_reader_that_stops_early_is_no_bug(project):
+    """`perennial ... | head -1` leaves no traceback."""
+    line = f"{sys.executable} -m perennial version | head -1"
+    done = subprocess.run(line, shell=True, cwd=project, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr

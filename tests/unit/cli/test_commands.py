@@ -1,0 +1,170 @@
+"""init, backtest and demo, with the replay itself stood in for."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from perennial import cli
+from perennial.config import load
+
+REPORT = {"strategies": [{"name": "weekly"}], "data": {}}
+
+
+class Result:
+    """A result that writes what it is told."""
+
+    def __init__(self, best):
+        self.recommended = best and {"strategy": best, "by": "log_loss", "reason": "lowest"}
+
+    def to_html(self, path):
+        path.write_text("<html>")
+
+    def to_json(self, path):
+        path.write_text(json.dumps(REPORT) + "\n")
+
+    def table(self):
+        return "the table"
+
+
+class Calls(list):
+    """Keyword arguments of each call."""
+
+    recommends = True
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What the backtest was called with; it recommends the first strategy, unless ``recommends`` is turned off."""
+    made = Calls()
+
+    def backtest(stream, strategies, **settings):
+        made.append({"stream": stream, "strategies": strategies, **settings})
+        return Result(next(iter(strategies)) if made.recommends else None)
+
+    monkeypatch.setattr("perennial.replay.backtest", backtest)
+    return made
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The working folder, with data and a configuration in a subfolder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf").mkdir()
+    times = pa.array([datetime(2026, 1, 1) + timedelta(hours=i) for i in range(500)], pa.timestamp("us"))
+    table = pa.table({"at": times, "x": list(range(500)), "y": [i % 2 for i in range(500)]})
+    pa.parquet.write_table(table, tmp_path / "conf" / "calls.parquet")
+    (tmp_path / "conf" / "perennial.yaml").write_text(
+        "# mine\nstream: {source: calls.parquet, time: at, label: y}\n"
+        "model: sklearn.linear_model.SGDClassifier\ninitial: 5d\nstrategies: {weekly: {stateless: {every: 7d}}}\n"
+    )
+    return tmp_path
+
+
+def test_backtest_writes_its_three_files_beside_the_configuration(folder, calls, capsys):
+    """The report, its data and the recommendation, with the cache beside; the terminal says where."""
+    assert cli.main(["backtest", "-c", "conf/perennial.yaml"]) == 0
+    out = capsys.readouterr().out
+    report = folder / "conf" / "report"
+    assert sorted(p.name for p in report.iterdir()) == ["recommended.yaml", "report.html", "report.json"]
+    recommended = load(report / "recommended.yaml")
+    assert recommended.config.deploy == "weekly"
+    assert recommended.folder == folder / "conf"
+    assert "# mine" in recommended.document.text
+    assert "the table" in out
+    assert "conf/report/report.html" in out
+    [call] = calls
+    assert str(call["stream"].source) == "conf/calls.parquet"
+    assert (call["jobs"], call["progress"]) == (None, None)
+    assert call["cache"].absolute() == folder / "conf" / ".perennial" / "cache"
+
+
+def test_json_is_exactly_the_report(folder, calls, capsys):
+    """Nothing else is on stdout, byte for byte."""
+    assert cli.main(["backtest", "-c", "conf/perennial.yaml", "--json", "-o", "out", "--no-cache", "-j", "1"]) == 0
+    assert capsys.readouterr().out == (folder / "out" / "report.json").read_text()
+    assert (calls[0]["jobs"], calls[0]["cache"]) == (1, None)
+
+
+def test_without_a_recommendation_an_older_one_is_removed(folder, calls):
+    """It would be mistaken for this run's."""
+    assert cli.main(["backtest", "-c", "conf/perennial.yaml"]) == 0
+    calls.recommends = False
+    assert cli.main(["backtest", "-c", "conf/perennial.yaml"]) == 0
+    assert not (folder / "conf" / "report" / "recommended.yaml").exists()
+
+
+def test_what_cannot_be_written_is_known_before_training(folder, calls, capsys):
+    """A file where the folder should be, and an output that would overwrite the configuration itself."""
+    (folder / "taken").touch()
+    assert cli.main(["backtest", "-c", "conf/perennial.yaml", "-o", "taken"]) == 2
+    (folder / "conf" / "perennial.yaml").rename(folder / "conf" / "recommended.yaml")
+    assert cli.main(["backtest", "-c", "conf/recommended.yaml", "-o", "conf"]) == 2
+    assert cli.main(["backtest", "-c", "conf/recommended.yaml", "--cache", "c", "--no-cache"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert not calls
+
+
+def test_init_writes_what_backtest_reads(folder, calls, capsys):
+    """The data are named as seen from the configuration, and the next command is said."""
+    assert cli.main(["init", "conf/calls.parquet", "-o", "new/p.yaml", "--target", "y"]) == 0
+    assert "perennial backtest -c new/p.yaml" in capsys.readouterr().out
+    assert load("new/p.yaml").config.stream.source == "../conf/calls.parquet"
+    assert cli.main(["backtest", "-c", "new/p.yaml"]) == 0
+    assert list(calls[0]["strategies"]) == ["frozen", "sliding", "mix", "stateful"]
+    assert load("new/report/recommended.yaml").config.deploy == "frozen"
+
+
+def test_init_never_overwrites_without_force(folder, capsys):
+    """The file that is there stays as it is."""
+    before = (folder / "conf" / "perennial.yaml").read_text()
+    assert cli.main(["init", "conf/calls.parquet", "-o", "conf/perennial.yaml"]) == 2
+    assert (folder / "conf" / "perennial.yaml").read_text() == before
+    assert "--force" in capsys.readouterr().err
+    assert cli.main(["init", "conf/calls.parquet", "-o", "conf/perennial.yaml", "--force"]) == 0
+    assert (folder / "conf" / "perennial.yaml").read_text() != before
+
+
+def test_init_as_json_has_the_guesses(folder, capsys):
+    """Roles, reasons, schedule and warnings, and nothing else on stdout."""
+    assert cli.main(["init", "conf/calls.parquet", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["roles"] == {"time": "at", "label": "y", "id": None, "key": None}
+    assert found["written"] == "perennial.yaml"
+    assert found["next"] == "perennial backtest"
+
+
+def test_init_asks_on_a_terminal_when_unsure(folder, monkeypatch, capsys):
+    """A wrong answer is asked again; --no-input takes the guess."""
+    import sys
+
+    table = pa.parquet.read_table("conf/calls.parquet").rename_columns(["at", "x", "z"])
+    pa.parquet.write_table(table, "odd.parquet")
+    answers = iter(["nonsense", "x"])
+    monkeypatch.setattr("typer.prompt", lambda role, default: next(answers))
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert cli.main(["init", "odd.parquet", "-o", "a.yaml"]) == 0
+    assert load("a.yaml").config.stream.label.column == "x"
+    assert cli.main(["init", "odd.parquet", "-o", "b.yaml", "--no-input"]) == 0
+    assert load("b.yaml").config.stream.label.column == "z"
+
+
+def test_demo_runs_the_backtest_in_its_own_copy(folder, calls, monkeypatch, capsys):
+    """Files are copied once; a configuration that the user changed is used as it is."""
+    bundle = folder / "bundle"
+    bundle.mkdir()
+    (bundle / "bank.parquet").write_bytes((folder / "conf" / "calls.parquet").read_bytes())
+    text = (folder / "conf" / "perennial.yaml").read_text().replace("calls", "bank")
+    (bundle / "perennial.yaml").write_text(text)
+    monkeypatch.setattr("perennial.cli.demo._bundled", lambda: bundle)
+    assert cli.main(["demo"]) == 0
+    assert "Open demo/report/report.html" in capsys.readouterr().out
+    (folder / "demo" / "perennial.yaml").write_text(text + "seed: 5\n")
+    assert cli.main(["demo", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == REPORT
+    assert [call["seed"] for call in calls] == [0, 5]
