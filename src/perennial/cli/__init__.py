@@ -61,5 +61,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # a process ends here: every error becomes a message and a code
         return tell(error, as_json=as_json)
     if code == INTERRUPTED:
-        typer.echo("\nInterrupted. Trainings that were finished are in the cache: run again to go on.", err=True)
+        typer.echo("\nInterrupted. Run again to go on: with a cache, what was finished is not done again.", err=True)
     return code if isinstance(code, int) else 0

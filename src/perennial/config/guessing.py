@@ -439,10 +439,10 @@ def _distance(batch: str, span: int, rows: int) -> float:
 
 
 def _rounded(length: float) -> str:
-    """A duration with two digits, in the largest unit of which there are at least two."""
+    """A duration with two digits, in the largest unit of which there are at least ten."""
     for unit in ("d", "h", "min", "s"):
         count = length / micros(duration(f"1{unit}", "unit"))
-        if count >= 2:
+        if count >= 10:
             return f"{_two_digits(round(count))}{unit}"
     return "1s"
 

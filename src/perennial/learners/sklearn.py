@@ -177,6 +177,18 @@ class SklearnLearner:
         """Digest of the fitted attributes, random states included."""
         return state_digest(self._state())
 
+    def cautions(self, features: Features) -> tuple[str, ...]:
+        """What a user should know of how this learner reads rows: category codes mean nothing to a linear model."""
+        if _view(self._estimator, features, self._view) != "matrix" or not features.schema.categories:
+            return ()
+        if type(self._estimator).__module__.startswith(("sklearn.ensemble", "sklearn.tree")):
+            return ()
+        names = ", ".join(features.schema.names[j] for j in features.schema.categories)
+        return (
+            f"{self.name} reads the codes of category columns ({names}) as numbers, in order of first appearance: "
+            "put an encoder for them in a pipeline",
+        )
+
     def row_trees(self, rows: int) -> int:
         """Rows times trees for forests and boosting, 0 for everything without trees."""
         return 0 if self._model is None else rows * _trees(_last(self._model))

@@ -90,6 +90,12 @@ def check_columns(prepared: Prepared, learner: Learner) -> None:
                 raise DataError(f"column {column.name!r} holds {where}: {error}") from error
 
 
+def cautions(prepared: Prepared, learner: Learner) -> tuple[str, ...]:
+    """What a user should know before trusting what this learner gives on this stream."""
+    say = getattr(learner, "cautions", None)
+    return () if say is None else tuple(say(_row(prepared.schema, {})))
+
+
 def _row(schema: Schema, values: Mapping[str, Any]) -> Features:
     """One row of harmless values, but for those given."""
     words = {schema.columns[j].name: Vocabulary(["word"]) for j in schema.categories}

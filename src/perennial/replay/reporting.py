@@ -16,6 +16,7 @@ from perennial.core.identity import Unhashable
 from perennial.core.records import Label, TaskKind, Version
 from perennial.core.times import moment, spell
 from perennial.metrics import Bill, Prices, bill
+from perennial.replay.checks import cautions
 from perennial.replay.evaluation import Curve, Evaluation, Line
 from perennial.replay.result import Baseline, Home, StrategyResult
 from perennial.replay.run import Job
@@ -276,6 +277,7 @@ def _warnings(prepared: Prepared, evaluation: Evaluation, accounts: Sequence[Acc
     if not all(account.scored[0] for account in accounts):
         found.append("no row could be scored: every strategy must predict rows whose labels become known")
     for account in accounts:
+        found += [f"{account.result.name}: {caution}" for caution in cautions(prepared, account.job.learner)]
         try:
             account.job.learner.identity()
         except Unhashable as error:
