@@ -22,6 +22,7 @@ _SURE, _LIKELY = 0.999, 0.97  # a column that tells the label this well is the l
 _TIMES = ("timestamp", "event_time", "datetime", "time", "date", "created_at", "occurred_at", "ts", "at")
 _TARGETS = ("target", "label", "y", "class", "outcome", "is_fraud", "fraud", "churn", "churned", "clicked", "converted")
 _BATCHES = ("1min", "5min", "15min", "1h", "6h", "1d", "1w", "1mo")
+_UPDATE_ROWS = 300  # trees grown from fewer rows hardly split
 _INTERVALS = ("1min", "5min", "15min", "30min", "1h", "3h", "6h", "12h", "1d", "2d", "7d", "14d", "30d", "60d", "90d")
 
 Floats = NDArray[np.float64]
@@ -390,9 +391,9 @@ def _schedule(instants: NDArray[np.int64], labels: Any | None, look: _Look) -> S
     if span < 1_000_000:
         look.reasons["batch"] = "times hardly differ, so batches are numbers of rows"
         size, first = max(1, rows // 300), max(start, round(0.175 * rows), 1)
-        return Schedule(
-            batch=size, initial=first, every=max(size, rows // 25), update=size, window=2 * first, rows=first
-        )
+        every = max(size, rows // 25)
+        update = min(max(size, _UPDATE_ROWS), every)
+        return Schedule(batch=size, initial=first, every=every, update=update, window=2 * first, rows=first)
     batch = min(_BATCHES, key=lambda b: _distance(b, span, rows))
     look.reasons["batch"] = (
         f"about {max(1, round(span / _length(batch))):,} batches of {_per(batch, span, rows):,} rows"
@@ -402,12 +403,14 @@ def _schedule(instants: NDArray[np.int64], labels: Any | None, look: _Look) -> S
     first = int((instants < instants.min() + micros(duration(initial, "initial"))).sum())
     look.reasons["initial"] = f"{micros(duration(initial, 'initial')) / span:.0%} of the time, {first:,} rows"
     least = max(span / 25, _length(batch))
-    every = next((i for i in reversed(_INTERVALS) if _length(i) <= least), _INTERVALS[0])
+    interval = next((i for i in reversed(_INTERVALS) if _length(i) <= least), _INTERVALS[0])
+    enough = max(_length(batch), span * _UPDATE_ROWS / max(rows, 1))
+    update = next((_length(i) for i in _INTERVALS if _length(i) >= enough), _length(interval))
     return Schedule(
         batch=batch,
         initial=initial,
-        every=every,
-        update=spell(timedelta(microseconds=_length(batch))),
+        every=interval,
+        update=spell(timedelta(microseconds=max(min(update, _length(interval)), _length(batch)))),
         window=_rounded(2 * micros(duration(initial, "initial"))),
         rows=_two_digits(first),
     )

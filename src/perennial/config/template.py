@@ -99,7 +99,7 @@ strategies:
   sliding: {{stateless: {{every: {every}, window: {{sliding: {window}}}}}}}
   # stateless retraining on 30 % initial and 70 % most recent data
   mix: {{stateless: {{every: {every}, window: {{mix: {{initial: 0.3, recent: 0.7, rows: {rows}}}}}}}}}
-  # stateful training: one model, updated with every batch of labels
+  # stateful training: one model, updated with the labels that came since its last update
   stateful:
     stateful:
       every: {schedule.update}
