@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from perennial.config import Loaded
     from perennial.replay import BacktestResult
 
-HTML, JSON, RECOMMENDED = "report.html", "report.json", "recommended.yaml"
+HTML, JSON, PICTURE, RECOMMENDED = "report.html", "report.json", "report.svg", "recommended.yaml"
 
 
 def command(
@@ -35,8 +35,8 @@ def command(
 ) -> None:
     """Replay history under several strategies.
 
-    Says which strategy of the configuration to use. Writes report.html, report.json and recommended.yaml. A rerun
-    without changes trains nothing.
+    Says which strategy of the configuration to use. Writes report.html, report.json, report.svg and
+    recommended.yaml. A rerun without changes trains nothing.
     """
     if cache is not None and no_cache:
         raise typer.BadParameter("give --cache or --no-cache, not both")
@@ -75,9 +75,10 @@ def _result(loaded: Loaded, jobs: int | None, cache: Path | None) -> BacktestRes
 
 def write(result: BacktestResult, loaded: Loaded, folder: Path) -> dict[str, Path]:
     """Write the report's files, each whole or not at all; gives them by what they are."""
-    written = {"Report": folder / HTML, "Data": folder / JSON}
+    written = {"Report": folder / HTML, "Data": folder / JSON, "Picture": folder / PICTURE}
     result.to_html(_aside(folder / HTML))
     result.to_json(_aside(folder / JSON))
+    result.to_svg(_aside(folder / PICTURE))
     best = folder / RECOMMENDED
     if result.recommended is not None:
         text = loaded.deploying(result.recommended["strategy"], best)

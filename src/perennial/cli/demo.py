@@ -14,7 +14,7 @@ import typer
 from perennial.cli import backtest
 from perennial.core.errors import ConfigError
 
-FILES = ("perennial.yaml", "bank.parquet")
+FILES = ("perennial.yaml", "bank.parquet", "LICENCE.md")
 
 
 def command(

@@ -153,6 +153,14 @@ class BacktestResult(Mapping[str, StrategyResult]):
         path.write_text(html(self._report), encoding="utf-8")
         return path
 
+    def to_svg(self, path: str | Path) -> Path:
+        """Write a picture: score over time, and score against cost."""
+        from perennial.replay.report import picture
+
+        path = Path(path)
+        path.write_text(picture(self._report), encoding="utf-8")
+        return path
+
     def table(self) -> Any:
         """The report as a table for a terminal, to print with rich."""
         from perennial.replay.report import table

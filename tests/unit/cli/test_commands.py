@@ -27,6 +27,9 @@ class Result:
     def to_json(self, path):
         path.write_text(json.dumps(REPORT) + "\n")
 
+    def to_svg(self, path):
+        path.write_text("<svg/>")
+
     def table(self):
         return "the table"
 
@@ -65,12 +68,12 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_backtest_writes_its_three_files_beside_the_configuration(folder, calls, capsys):
+def test_backtest_writes_its_four_files_beside_the_configuration(folder, calls, capsys):
     """The report, its data and the recommendation, with the cache beside; the terminal says where."""
     assert cli.main(["backtest", "-c", "conf/perennial.yaml"]) == 0
     out = capsys.readouterr().out
     report = folder / "conf" / "report"
-    assert sorted(p.name for p in report.iterdir()) == ["recommended.yaml", "report.html", "report.json"]
+    assert sorted(p.name for p in report.iterdir()) == ["recommended.yaml", "report.html", "report.json", "report.svg"]
     recommended = load(report / "recommended.yaml")
     assert recommended.config.deploy == "weekly"
     assert recommended.folder == folder / "conf"
@@ -161,6 +164,7 @@ def test_demo_runs_the_backtest_in_its_own_copy(folder, calls, monkeypatch, caps
     (bundle / "bank.parquet").write_bytes((folder / "conf" / "calls.parquet").read_bytes())
     text = (folder / "conf" / "perennial.yaml").read_text().replace("calls", "bank")
     (bundle / "perennial.yaml").write_text(text)
+    (bundle / "LICENCE.md").write_text("CC BY 4.0")
     monkeypatch.setattr("perennial.cli.demo._bundled", lambda: bundle)
     assert cli.main(["demo"]) == 0
     assert "Open demo/report/report.html" in capsys.readouterr().out

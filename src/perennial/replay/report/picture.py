@@ -102,6 +102,8 @@ def _over_time(report: dict[str, Any]) -> list[str]:
     ends: list[tuple[float, str, str, str]] = []
     for k, (baseline, line) in enumerate(lines):
         path, end = _path(line.middle, line.smooth[name], x, y)
+        if not path:  # a line that says only classes has no log loss
+            continue
         out.append(f'<path class="base" stroke-dasharray="{style.baseline_dash(k)}" d="{path}"/>')
         ends.append((end, words.baseline(baseline["name"]), "", "soft"))
     chosen = reading.recommended(report)
