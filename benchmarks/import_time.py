@@ -11,12 +11,13 @@ from benchmarks.common import Figure, Size, require
 NAME = "import_time"
 
 _ROUNDS = {"full": 15, "quick": 7, "tiny": 1}  # each takes a fraction of a second
+_FRAMEWORKS = {"sklearn", "pandas", "pyarrow", "lightgbm", "xgboost", "catboost", "river", "polars"}
 _CODE = """
 import sys, time
 wall, cpu = time.perf_counter(), time.process_time()
 import {module}
-frameworks = {{"sklearn", "pandas", "pyarrow", "lightgbm", "xgboost", "catboost", "river", "polars"}} & sys.modules.keys()
-print(time.perf_counter() - wall, time.process_time() - cpu, *sorted(frameworks))
+wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+print(wall, cpu, *sorted({frameworks} & sys.modules.keys()))
 """
 
 
@@ -49,8 +50,7 @@ def measure(size: Size, rounds: int, folder: Path) -> list[Figure]:  # noqa: ARG
 
 
 def _timed(module: str) -> tuple[float, float]:
-    told = subprocess.run(
-        [sys.executable, "-c", _CODE.format(module=module)], capture_output=True, text=True, check=True
-    ).stdout.split()
+    code = _CODE.format(module=module, frameworks=_FRAMEWORKS)
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     require(not told[2:], f"import {module} loads {', '.join(told[2:])}")
     return float(told[0]), float(told[1])

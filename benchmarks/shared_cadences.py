@@ -14,7 +14,7 @@ import numpy as np
 from lightgbm import LGBMClassifier
 from numpy.typing import NDArray
 
-from benchmarks.common import Figure, Size, classified, interleaved, job, ratios, require, seconds
+from benchmarks.common import SAME_WAY, Figure, Size, classified, interleaved, job, ratios, require, seconds
 from perennial import Stream, strategies, triggers, windows
 from perennial.replay.run import run
 from perennial.replay.spill import read
@@ -23,7 +23,7 @@ from perennial.stream import Prepared
 NAME = "shared_cadences"
 CADENCES = (1, 2, 3, 4)
 
-_SIZES = {"full": (50_000, 5_000, 24, 100), "quick": (20_000, 2_000, 12, 50), "tiny": (1_000, 200, 4, 5)}
+_SIZES = {"full": (50_000, 5_000, 12, 100), "quick": (20_000, 2_000, 12, 30), "tiny": (1_000, 200, 4, 5)}
 
 
 def measure(size: Size, rounds: int, folder: Path) -> list[Figure]:
@@ -31,7 +31,7 @@ def measure(size: Size, rounds: int, folder: Path) -> list[Figure]:
     window, step, steps, trees = _SIZES[size]
     data = classified(window + step * steps, 20)
     prepared = Stream(data.table, time="at", target="y", label_delay="0s", batch=step).prepare(folder / "stream")
-    model = LGBMClassifier(n_estimators=trees, n_jobs=1, verbose=-1)
+    model = LGBMClassifier(n_estimators=trees, n_jobs=1, verbose=-1, **SAME_WAY)
 
     measured = interleaved(
         {

@@ -13,12 +13,12 @@ from typing import Any
 
 from lightgbm import LGBMClassifier
 
-from benchmarks.common import Figure, Size, classified, interleaved, ratios, require, seconds
+from benchmarks.common import SAME_WAY, Figure, Size, classified, interleaved, ratios, require, seconds
 from perennial import BacktestResult, Stream, backtest, strategies, triggers, windows
 
 NAME = "two_processes"
 
-_SIZES = {"full": (30_000, 5_000, 16, 100), "quick": (20_000, 5_000, 8, 50), "tiny": (1_000, 200, 3, 5)}
+_SIZES = {"full": (30_000, 5_000, 12, 100), "quick": (20_000, 5_000, 8, 50), "tiny": (1_000, 200, 3, 5)}
 
 
 def measure(size: Size, rounds: int, folder: Path) -> list[Figure]:  # noqa: ARG001 - all benchmarks are called alike
@@ -68,7 +68,7 @@ def measure(size: Size, rounds: int, folder: Path) -> list[Figure]:  # noqa: ARG
 
 
 def _strategy(leaves: int, trees: int, window: int, step: int) -> strategies.Stateless:
-    model = LGBMClassifier(n_estimators=trees, num_leaves=leaves, n_jobs=1, verbose=-1)
+    model = LGBMClassifier(n_estimators=trees, num_leaves=leaves, n_jobs=1, verbose=-1, **SAME_WAY)
     return strategies.Stateless(
         model, initial=window, trigger=triggers.every(rows=step), window=windows.Sliding(rows=window)
     )

@@ -38,5 +38,3 @@ def real_stream():
 def _one_thread(monkeypatch):
     """Numeric libraries use one thread: tests run side by side."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-

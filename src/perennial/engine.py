@@ -49,6 +49,7 @@ from perennial.core.records import (
     Loss,
     Predicted,
     Prediction,
+    Revisions,
     Tick,
     Turn,
     Version,
@@ -73,6 +74,7 @@ class _Said:
     prediction: Prediction
     major: int
     out: int  # labels still to come
+    until: int  # none comes after this instant
 
 
 @dataclass(slots=True)
@@ -101,6 +103,8 @@ class Engine:
         How long every label takes at least: windows end that much before the cut.
     train_latency : timedelta
         How long after its training a version may serve.
+    label_wait : timedelta
+        How long after its event a row that came without a label may still get one from a log: rows are held that long.
     seed : int
         The base seed of all trainings and draws.
     gate : Gate, optional
@@ -125,6 +129,7 @@ class Engine:
         trainer: Trainer,
         label_delay: timedelta = timedelta(0),
         train_latency: timedelta = timedelta(0),
+        label_wait: timedelta = timedelta(0),
         seed: int = 0,
         gate: Gate | None = None,
         quality: Quality | None = None,
@@ -137,6 +142,7 @@ class Engine:
         self._trainer = trainer
         self._label_delay = micros(label_delay)
         self._latency = micros(train_latency)
+        self._wait = micros(label_wait)
         self._seed = seed
         self._gate = gate or NoGate()
         self._quality = quality or Quality()
@@ -180,17 +186,25 @@ class Engine:
         self._turns += 1
         return turn
 
+    def deliver(self, revisions: Revisions, label_values: Sequence[Label]) -> None:
+        """Take in labels that no batch brings, such as those that came after the last one.
+
+        They are joined in the turn in which they are known. ``label_values`` is the batches' own list, or longer.
+        """
+        self._book.revise(revisions, label_values)
+
     # ------------------------------------------------------------------ the turn
 
-    def _together(self, event: Event) -> Turn:
+    def _together(self, event: Event, *, judged: bool = True) -> Turn:
         now = event.start if isinstance(event, Batch) else event.now
         batch = event if isinstance(event, Batch) else None
         if batch is not None:
             self._begin(batch)
-            self._book.revise(batch)
+            if batch.revisions is not None:
+                self._book.revise(batch.revisions, batch.label_values)
         joined = self._join(now)
-        loss = self._score(joined)
-        bad = self._quality.fault(batch) if batch is not None else None
+        loss = self._score(joined, now)
+        bad = self._quality.fault(batch) if batch is not None and judged else None
         turn = Turn(index=self._turns, now=now, rows=len(batch) if batch else 0, joined=joined, loss=loss)
         if not isinstance(event, Close):
             turn = self._train(turn)
@@ -232,9 +246,16 @@ class Engine:
             self._sums.forget(joined.position[joined.revised])
         return joined
 
-    def _score(self, joined: Joined) -> Loss:
-        """Losses of what the current line had predicted of examples that were just joined."""
-        if not self._said or not len(joined.position) or self._tip is None:
+    def _none(self) -> Joined:
+        return self._book.due(-NEVER)
+
+    def _score(self, joined: Joined, now: int) -> Loss:
+        """Losses of what the current line had predicted of examples that were just joined.
+
+        The current line is the newest that was promoted: a challenger that was rejected has predicted nothing.
+        """
+        current = self._waiting[-1] if self._waiting else self._champion
+        if not self._said or not len(joined.position) or current is None:
             return Loss()
         fresh = ~joined.revised
         order = np.argsort(joined.position[fresh], kind="stable")
@@ -251,13 +272,13 @@ class Engine:
                 break
             low, high = np.searchsorted(position, [said.first, said.first + said.rows]).tolist()
             said.out -= high - low
-            if low == high or said.major != self._tip.version.major:
+            if low == high or said.major != current.version.major:
                 continue
             rows = _rows_of(said.prediction, position[low:high] - said.first)
             losses, name = pointwise(rows, labels[low:high], self.classes)
             losses = losses[~np.isnan(losses)]
             n, total = n + len(losses), total + float(losses.sum())
-        while self._said and not self._said[0].out:
+        while self._said and (not self._said[0].out or self._said[0].until < now):
             self._said.pop(0)
         return Loss(n=n, total=total, name=name)
 
@@ -292,10 +313,10 @@ class Engine:
         return turn
 
     def _train_first(self, turn: Turn) -> Turn:
-        initial = self._strategy.initial
-        assert initial is not None, "an untrained start has a version from the first row on"
         if self._begun is None:
             return turn
+        initial = self._strategy.initial
+        assert initial is not None, "an untrained start has a version from the first row on"
         if isinstance(initial, int):
             due, waits = self._seen >= initial, f"{self._seen:,} of {initial:,} initial rows"
         else:
@@ -376,7 +397,9 @@ class Engine:
         )
         self._fit_at = self._trained_at = turn.now
         self._since_fit = self._since_training = 0
-        self._unlearned = self._unlearned[:0]
+        if self._strategy.updates:  # what the window left out because it is too new waits for an update
+            newer = cut.position[cut.position > position[-1]]
+            self._unlearned = newer[self._book.learnable(newer)]
         return self._propose(turn, _Line(version, trained.model), trained)
 
     def _update(self, turn: Turn, plan: Plan) -> Turn:
@@ -397,7 +420,7 @@ class Engine:
         assert isinstance(trained, Trained)
         version = self._next_minor(turn, examples, position, key, plan.reason, 1)
         version = replace(version, row_trees=trained.model.row_trees(len(examples)))
-        self._learned()
+        self._unlearned = self._unlearned[:0]
         self._trained_at = turn.now
         self._since_training = 0
         return self._propose(turn, _Line(version, trained.model), trained)
@@ -405,8 +428,9 @@ class Engine:
     def _own_copy(self, tip: _Line) -> Updatable:
         """The model to update: the tip itself, or a copy where an older state of it still serves or may."""
         assert isinstance(tip.model, Updatable)
-        shared = self._latency > 0 or (self._champion is not None and self._champion.version is not tip.version)
-        return tip.model.load(tip.model.save()) if shared else tip.model
+        ahead = self._champion is not None and self._champion.version is not tip.version
+        judged = not isinstance(self._gate, NoGate)  # what the gate turns down must not have touched the champion
+        return tip.model.load(tip.model.save()) if ahead or judged or self._latency > 0 else tip.model
 
     def _next_minor(
         self,
@@ -436,9 +460,6 @@ class Engine:
             reason=reason,
             steps=steps,
         )
-
-    def _learned(self) -> None:
-        self._unlearned = self._unlearned[:0]
 
     def _key(self, what: str, parent: str | None, examples: Examples) -> tuple[str | None, int]:
         """Key and seed of a training: from what learns and what is learned; no key if what learns cannot be told."""
@@ -521,9 +542,11 @@ class Engine:
         *,
         predict: float = 0.0,
     ) -> Turn:
-        labels_out = int((batch.known_at < NEVER).sum())
-        if labels_out:
-            self._said.append(_Said(batch.first, len(batch), prediction, major, labels_out))
+        out, until = int((batch.known_at < NEVER).sum()), NEVER
+        if self._wait:
+            out, until = len(batch), max(int(batch.time.max()) + self._wait, _last_known(batch))
+        if out:
+            self._said.append(_Said(batch.first, len(batch), prediction, major, out, until))
         said = Predicted(first=batch.first, time=batch.time, prediction=prediction, major=major, minor=minor)
         return replace(turn, predicted=said, predict_cpu_seconds=turn.predict_cpu_seconds + predict)
 
@@ -532,30 +555,27 @@ class Engine:
     def _apart(self, batch: Batch) -> Turn:
         """Each row is a batch of its own: tested and learned one after the other, with the results of single turns."""
         starts = np.maximum.accumulate(batch.time)
+        if batch.revisions is not None or (batch.late is not None and batch.late.any()):
+            raise DataError(
+                "rows that come late or bring labels of other rows cannot share a turn: give them one by one"
+            )
+        known = len(self.classes)
         self._begin(batch)
+        first = Turn(index=self._turns, now=int(starts[0]), rows=len(batch), joined=self._none(), loss=Loss())
         if self._tip is None:
             ahead = self._rows_before_first(batch, starts)
             if ahead:  # the initial period ends behind or within this batch
-                turn = self._together(replace(_part(batch, 0, ahead), start=int(starts[0]), apart=False))
+                turn = self._together(replace(_part(batch, 0, ahead), start=int(starts[0]), apart=False), judged=False)
                 if ahead == len(batch):
                     return turn
                 rest = self._apart(_part(batch, ahead, len(batch)))
                 return _merged(turn, rest, len(batch))
-            self._book.revise(batch)
-            joined = self._join(int(starts[0]))
-            turn = Turn(index=self._turns, now=int(starts[0]), rows=len(batch), joined=joined, loss=Loss())
-            turn = self._predict_ready(self._train(turn))
-        else:
-            self._book.revise(batch)
-            joined = self._join(int(starts[0]))
-            turn = Turn(index=self._turns, now=int(starts[0]), rows=len(batch), joined=joined, loss=Loss())
-        bad = self._quality.fault(batch)
-        self._book.arrive(batch, learnable=bad is None)
+            first = self._predict_ready(self._train(replace(first, joined=self._join(int(starts[0])))))
+        self._book.arrive(batch)  # of a single row no quality can be told: none is quarantined
         self._seen += len(batch)
-        later = self._join(int(starts[-1]))
-        joined = _joined_both(joined, later)
-        turn = replace(turn, joined=joined, now=int(starts[-1]), quarantined=bad)
-        return self._end(self._test_then_train(turn, batch, starts), batch)
+        joined = _joined_both(first.joined, self._join(int(starts[-1])))
+        turn = replace(first, joined=joined, now=int(starts[-1]))
+        return self._end(self._test_then_train(turn, batch, starts, known), batch)
 
     def _predict_ready(self, turn: Turn) -> Turn:
         if self._waiting:
@@ -570,18 +590,16 @@ class Engine:
         assert self._begun is not None
         return int(np.searchsorted(starts, self._begun + micros(initial)))
 
-    def _test_then_train(self, turn: Turn, batch: Batch, starts: NDArray[np.int64]) -> Turn:
+    def _test_then_train(self, turn: Turn, batch: Batch, starts: NDArray[np.int64], known: int) -> Turn:
         line = self._champion
         assert line is not None
-        model = line.model
-        assert isinstance(model, Updatable)
         position, upto = self._order(batch, starts, turn.joined)
         learned = position[: int(upto[-1])]
         queue = self._book.examples(learned)
-        key, seed = self._key("apart", line.version.key, queue)
+        tables = _known_classes(turn.joined, starts, batch.first, known)
         minor = line.version.minor + np.cumsum(np.diff(upto, prepend=0) > 0)
         before = self._trainer.cpu_seconds()
-        prediction = align(interleaved(model, queue, batch.features, upto, seed), self.classes)
+        prediction, key = self._one_by_one(line, queue, batch.features, upto, tables)
         seconds = self._trainer.cpu_seconds() - before
         self._unlearned = position[int(upto[-1]) :]
         decision = Decision(bool(len(learned)), f"{len(learned):,} rows learned one after the other")
@@ -589,14 +607,48 @@ class Engine:
         if len(learned):
             steps = int(minor[-1]) - line.version.minor
             version = self._next_minor(turn, queue, learned, key, decision.reason, steps)
-            line.version = replace(version, row_trees=model.row_trees(len(learned)))
+            line.version = replace(version, row_trees=line.model.row_trees(len(learned)))
             self._tip = line
             self._trained_at, self._since_training = turn.now, len(self._unlearned)
             turn = replace(turn, trained=(*turn.trained, line.version))
         # test and train are one loop: its CPU seconds cannot be told apart and count as training
         turn = replace(turn, train_cpu_seconds=turn.train_cpu_seconds + seconds)
         turn = self._say(turn, batch, prediction, line.version.major, minor.astype(np.int32))
-        return replace(turn, loss=self._score(turn.joined))
+        return replace(turn, loss=self._score(turn.joined, turn.now))
+
+    def _one_by_one(
+        self,
+        line: _Line,
+        queue: Examples,
+        features: Features,
+        upto: NDArray[np.int64],
+        tables: NDArray[np.int64],
+    ) -> tuple[Prediction, str | None]:
+        """Predictions of rows, each made after learning what is known by then, and the key of the model after them.
+
+        Each row's update is the one that a turn of its own would do: with the same examples, seed and class table.
+        """
+        model, key, done, said = line.model, line.version.key, 0, []
+        assert isinstance(model, Updatable)
+        many = isinstance(model, Interleaved)
+        for low, high in _stretches(upto, tables, many):
+            ready, table = int(upto[low]), queue.classes[: int(tables[low])]
+            if ready > done:
+                due = replace(queue.slice(done, ready), classes=table)
+                key, seed = self._key("update", key, due)
+                model.update(due, seed)
+                done = ready
+            rows = features.slice(low, high)
+            if isinstance(model, Interleaved):
+                done = int(upto[high - 1])
+                due = replace(queue.slice(ready, done), classes=table)
+                prediction = model.interleave(due, rows, upto[low:high] - ready, 0)
+            else:
+                prediction = model.predict(rows)
+            said.append(align(prediction, table))
+        if many and len(queue):
+            key, _ = self._key("apart", line.version.key, queue)
+        return _stacked(said, self.classes), key
 
     def _order(
         self, batch: Batch, starts: NDArray[np.int64], joined: Joined
@@ -610,8 +662,7 @@ class Engine:
             place = np.argsort(joined.position[fresh], kind="stable")
             at = np.searchsorted(joined.position[fresh][place], waiting[here])
             known_at[here] = joined.known_at[fresh][place][at]
-        row = np.maximum(np.searchsorted(starts, known_at, side="left"), waiting - batch.first + 1)
-        row = np.maximum(row, 0)
+        row = _usable_from(known_at, waiting, starts, batch.first)
         order = np.lexsort((waiting, known_at, row))
         upto = np.searchsorted(row[order], np.arange(len(batch)), side="right")
         return waiting[order], upto.astype(np.int64)
@@ -628,7 +679,8 @@ class Engine:
         self._given_up_at = self._seen
         keep = self._strategy.window.keep(now, self._label_delay) if self._strategy.refits else Keep()
         unlearned = int(self._unlearned.min()) if len(self._unlearned) else self._seen
-        self._book.give_up(keep, initial=self._initial_rows or 0, unlearned=unlearned)
+        waits = now - self._wait if self._wait else None
+        self._book.give_up(keep, initial=self._initial_rows or 0, unlearned=unlearned, waits=waits)
 
 
 def check_can_update(strategy: Strategy, learner: Learner) -> None:
@@ -648,40 +700,55 @@ def align(prediction: Prediction, classes: tuple[Label, ...]) -> Prediction:
     assert prediction.codes is not None
     index = {_typed(label): code for code, label in enumerate(classes)}
     to = np.array([index.get(_typed(label), UNSEEN) for label in prediction.classes] + [ABSTAINED], dtype=np.int32)
-    codes = np.where(prediction.codes >= 0, to[prediction.codes], prediction.codes).astype(np.int32)
+    codes = np.where(prediction.codes >= 0, to[np.maximum(prediction.codes, ABSTAINED)], prediction.codes)
     proba = None
     if prediction.proba is not None:
         proba = np.zeros((len(codes), len(classes)))
         has = to[:-1] >= 0
         proba[:, to[:-1][has]] = prediction.proba[:, has]
-    return Prediction(codes=codes, proba=proba, classes=classes)
+    return Prediction(codes=codes.astype(np.int32), proba=proba, classes=classes)
 
 
-def interleaved(
-    model: Updatable, queue: Examples, features: Features, upto: NDArray[np.int64], seed: int
-) -> Prediction:
-    """Test and train rows one after the other, in one call where the learner offers it."""
-    if isinstance(model, Interleaved):
-        return model.interleave(queue, features, upto, seed)
-    done, said = 0, []
-    for row, ready in enumerate(upto.tolist()):
-        if ready > done:
-            model.update(queue.slice(done, ready), seed_from(str(seed), str(done)))
-            done = ready
-        said.append(model.predict(features.slice(row, row + 1)))
-    return _stacked(said)
+def _stretches(upto: NDArray[np.int64], tables: NDArray[np.int64], many: bool) -> list[tuple[int, int]]:
+    """Runs of rows ``[low, high)`` that one call may test and train.
+
+    Within a run, at most one example is learned before each row but the first, and the class table stays as it is.
+    """
+    rows = np.arange(1, len(upto))
+    if many:
+        rows = rows[(np.diff(upto) > 1) | (np.diff(tables) > 0)]
+    return list(zip([0, *rows.tolist()], [*rows.tolist(), len(upto)], strict=True))
 
 
-def _stacked(said: list[Prediction]) -> Prediction:
+def _known_classes(joined: Joined, starts: NDArray[np.int64], first: int, before: int) -> NDArray[np.int64]:
+    """How many classes of the table are known when each row is tested, shape (n,)."""
+    sizes = np.full(len(starts), before)
+    if joined.codes is not None:
+        row = _usable_from(joined.known_at, joined.position, starts, first)
+        here = row < len(starts)
+        np.maximum.at(sizes, row[here], joined.codes[here] + 1)
+    return np.maximum.accumulate(sizes)
+
+
+def _usable_from(
+    known_at: NDArray[np.int64], position: NDArray[np.int64], starts: NDArray[np.int64], first: int
+) -> NDArray[np.int64]:
+    """The first row of a batch whose turn knows each label: it began late enough, and after the label's own row."""
+    return np.maximum(np.searchsorted(starts, known_at, side="left"), position - first + 1).clip(min=0)
+
+
+def _stacked(said: list[Prediction], classes: tuple[Label, ...]) -> Prediction:
+    """Predictions one after the other; those without probabilities have NaN, if any has some."""
     if said[0].values is not None:
         return Prediction(values=np.concatenate([p.values for p in said if p.values is not None]))
-    classes = max((p.classes for p in said), key=len)
     several = [align(p, classes) for p in said]
-    with_proba = all(p.proba is not None for p in several)
+    proba = None
+    if any(p.proba is not None for p in several):
+        proba = np.concatenate(
+            [np.full((len(p), len(classes)), np.nan) if p.proba is None else p.proba for p in several]
+        )
     return Prediction(
-        codes=np.concatenate([p.codes for p in several if p.codes is not None]),
-        proba=np.concatenate([p.proba for p in several if p.proba is not None]) if with_proba else None,
-        classes=classes,
+        codes=np.concatenate([p.codes for p in several if p.codes is not None]), proba=proba, classes=classes
     )
 
 
@@ -695,6 +762,12 @@ def _identity(learner: Learner) -> str | None:
 def _typed(label: Label) -> tuple[str, Label]:
     """A class that is told from one that Python calls equal: True and 1, 1 and 1.0."""
     return type(label).__name__, label
+
+
+def _last_known(batch: Batch) -> int:
+    """The instant at which the last of the batch's own labels becomes known."""
+    known = batch.known_at[batch.known_at < NEVER]
+    return int(known.max()) if len(known) else batch.start
 
 
 def _rows_of(prediction: Prediction, at: NDArray[np.int64]) -> Prediction:
@@ -738,7 +811,7 @@ def _note(turn: Turn, note: str) -> Turn:
 
 
 def _part(batch: Batch, start: int, stop: int) -> Batch:
-    """Rows ``[start, stop)`` of a batch whose rows are apart; its revisions go with the first rows."""
+    """Rows ``[start, stop)`` of a batch whose rows are apart."""
     cut = slice(start, stop)
     return replace(
         batch,
@@ -754,7 +827,6 @@ def _part(batch: Batch, start: int, stop: int) -> Batch:
         groups=None if batch.groups is None else batch.groups[cut],
         ids=None if batch.ids is None else batch.ids[cut],
         late=None if batch.late is None else batch.late[cut],
-        revisions=batch.revisions if start == 0 else None,
     )
 
 

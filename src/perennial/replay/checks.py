@@ -10,14 +10,15 @@ import pyarrow as pa
 
 from perennial.core.errors import ConfigError, DataError, nearest
 from perennial.core.features import Chunk, Features, Kind, Schema, Vocabulary
-from perennial.core.protocols import Learner, Trained
+from perennial.core.protocols import Learner, LearnsUnlabelled, Trained
 from perennial.core.records import TaskKind
-from perennial.core.times import micros
+from perennial.core.times import micros, moment, spell
 from perennial.engine import check_can_update
 from perennial.learners import as_learner
 from perennial.replay.run import Job, shares_turns
 from perennial.strategies import Frozen, Hybrid, Stateful, Stateless, Strategy
 from perennial.stream.prepared import Prepared
+from perennial.stream.quality import Quality
 
 
 def learners_of(strategies: Mapping[str, Strategy]) -> dict[str, Learner]:
@@ -50,7 +51,7 @@ def learners_of(strategies: Mapping[str, Strategy]) -> dict[str, Learner]:
 
 def check_labels(prepared: Prepared, task: TaskKind, positive: Any) -> None:
     """Raise if the labels do not suit the task, or the positive class is none of them."""
-    if prepared.target is None or not prepared.labelled:
+    if prepared.target is None or not (prepared.labelled or prepared.revisions):
         raise DataError("no row of the stream has a label: name the label column with target=")
     if task == "regression" and prepared.label_type == "string":
         raise DataError(f"column {prepared.target!r} holds words, and the models are regressors: use classifiers")
@@ -94,6 +95,14 @@ def cautions(prepared: Prepared, learner: Learner) -> tuple[str, ...]:
     """What a user should know before trusting what this learner gives on this stream."""
     say = getattr(learner, "cautions", None)
     return () if say is None else tuple(say(_row(prepared.schema, {})))
+
+
+def check_quality(prepared: Prepared, quality: Quality | None) -> None:
+    """Raise ``ConfigError`` if a range is given for something that is no column of numbers."""
+    numbers = [column.name for column in prepared.schema.columns if column.kind is Kind.NUMBER]
+    for name in quality.ranges if quality is not None else ():
+        if name not in numbers:
+            raise ConfigError(f"ranges.{name}", name, f"no such column of numbers: {nearest(name, numbers)}")
 
 
 def _row(schema: Schema, values: Mapping[str, Any]) -> Features:
@@ -140,7 +149,7 @@ def check_first_windows(jobs: Sequence[Job]) -> None:
     """
     seen = set()
     for job in jobs:
-        about = (job.strategy.initial, str(job.strategy.window))
+        about = (job.strategy.initial, repr(job.strategy.window), isinstance(job.learner, LearnsUnlabelled))
         if job.strategy.initial is None or about in seen:
             continue
         seen.add(about)
@@ -149,10 +158,21 @@ def check_first_windows(jobs: Sequence[Job]) -> None:
             for batch in job.prepared.batches(job.learner.task, apart=shares_turns(job)):
                 engine.advance(batch)
         except _Reached:
+            _check_ready(job, batch.start)
             continue
         except DataError as error:
             raise DataError(f"strategy {job.name!r}: {error}") from error
         raise DataError(_never(job))
+
+
+def _check_ready(job: Job, at: int) -> None:
+    last = int(job.prepared.batch_bounds()[0][-1])
+    if at + micros(job.train_latency) > last:
+        raise DataError(
+            f"strategy {job.name!r}: its first version is trained at {moment(at):%Y-%m-%d %H:%M} UTC, and with "
+            f"train_latency={spell(job.train_latency)} the last batch begins before it may serve: nothing would ever "
+            "be predicted: make `initial` or `train_latency` shorter"
+        )
 
 
 def _never(job: Job) -> str:

@@ -21,6 +21,7 @@ from perennial.replay.clairvoyant import schedule
 from perennial.replay.evaluation import Evaluation, translated
 from perennial.replay.run import Job
 from perennial.replay.trainings import Trainings
+from perennial.strategies import Strategy
 
 
 @final
@@ -40,21 +41,21 @@ class _Keeping:
         return trained
 
 
+def check_bound(name: str, strategy: Strategy, prices: Prices | None) -> None:
+    """Raise ``ConfigError`` if the strategy is not stateless, or prices of mistakes and of a retrain are missing."""
+    if strategy.kind != "stateless":
+        raise ConfigError("clairvoyant", name, "name a stateless strategy: its checkpoints are what is chosen from")
+    if prices is None or not prices.retrain:
+        raise ConfigError("clairvoyant", name, "give prices of mistakes and of a retrain: the bound is in money")
+
+
 def lower_bound(job: Job, trainings: Path, evaluation: Evaluation, prices: Prices | None) -> dict[str, Any]:
     """The cheapest schedule in hindsight over a stateless strategy's own checkpoints.
 
     Trains at every checkpoint, lets every model predict all that came after it, and finds the schedule of least
     money by dynamic programming. The first training is free of choice and is charged like the others.
-
-    Raises
-    ------
-    ConfigError
-        If the strategy is not stateless, or prices of mistakes and of a retrain are missing.
     """
-    if job.strategy.kind != "stateless":
-        raise ConfigError("clairvoyant", job.name, "name a stateless strategy: its checkpoints are what is chosen from")
-    if prices is None or not prices.retrain:
-        raise ConfigError("clairvoyant", job.name, "give prices of mistakes and of a retrain: the bound is in money")
+    assert prices is not None
     versions, models = _train_all(job, trainings)
     losses = _losses(job, versions, models, evaluation, prices)
     best = schedule(losses, prices.retrain)

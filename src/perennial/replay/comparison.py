@@ -20,12 +20,13 @@ from perennial.core.records import TaskKind
 from perennial.core.times import NEVER, Duration, duration
 from perennial.metrics import Metric, Prices, resolve
 from perennial.replay import checks, trainings
-from perennial.replay.clairvoyant_run import lower_bound
+from perennial.replay.clairvoyant_run import check_bound, lower_bound
 from perennial.replay.evaluation import Evaluation
 from perennial.replay.reporting import Account, account_of, baseline_of, report_of
 from perennial.replay.result import BacktestResult, Baseline, Home
-from perennial.replay.run import Job, run
+from perennial.replay.run import Job, finished, run, unfinished
 from perennial.replay.spill import Summary, read
+from perennial.replay.truth import longest_wait
 from perennial.strategies import Frozen, Strategy
 from perennial.stream import Stream
 from perennial.stream.prepared import Prepared
@@ -116,8 +117,10 @@ def backtest(
     priced = Prices.parse(prices) if isinstance(prices, Mapping) else prices
     if priced is not None:
         priced.check(task)
-    if clairvoyant is not None and clairvoyant not in strategies:
-        raise ConfigError("clairvoyant", clairvoyant, nearest(clairvoyant, strategies))
+    if clairvoyant is not None:
+        if clairvoyant not in strategies:
+            raise ConfigError("clairvoyant", clairvoyant, nearest(clairvoyant, strategies))
+        check_bound(clairvoyant, strategies[clairvoyant], priced)
 
     home = Home()
     keep = Path(cache) if cache is not None else home.path
@@ -129,12 +132,14 @@ def backtest(
     checks.check_labels(prepared, task, stream.positive)
     if priced is not None and task == "classification":
         priced.check(task, prepared.label_values)
+    checks.check_quality(prepared, quality)
     for learner in learners.values():
         checks.check_columns(prepared, learner)
     common: dict[str, Any] = {
         "prepared": prepared,
         "label_delay": prepared.label_delay,
         "closes_at": _closes_at(stream, prepared, task),
+        "label_wait": longest_wait(prepared, task),
         "train_latency": latency,
         "seed": seed,
         "quality": quality or Quality(),
@@ -164,7 +169,10 @@ def backtest(
         job = next(job for job in planned if job.name == clairvoyant)
         bound = lower_bound(job, keep / "trainings", evaluation, priced)
     report = report_of(stream, prepared, task, evaluation, accounts, lines, bound, priced, seed, latency)
-    results = {account.result.name: account.result_with(home if cache is None else None) for account in accounts}
+    results = {
+        account.result.name: account.result_with(home if home.path in account.result._folder.parents else None)
+        for account in accounts
+    }
     shutil.rmtree(prepared.folder, ignore_errors=True)
     if cache is not None:
         trainings.prune(keep / "trainings")
@@ -227,9 +235,7 @@ def _run_all(
 ) -> list[Summary]:
     for folder in folders:
         folder.parent.mkdir(parents=True, exist_ok=True)
-    todo = [
-        i for i, folder in enumerate(folders) if folders.index(folder) == i and not (folder / "summary.pickle").exists()
-    ]
+    todo = [i for i, folder in enumerate(folders) if folders.index(folder) == i and finished(folder) is None]
     workers = min(processes or os.cpu_count() or 1, max(len(todo), 1))
     shared = cache if len(todo) > 1 or cache.exists() else None
     if workers == 1:
@@ -274,7 +280,7 @@ def _run_apart(
     executor = get_reusable_executor(max_workers=workers, env=threads, timeout=60)
     try:
         futures: list[Future[None]] = [
-            executor.submit(_run_one, jobs[i], folders[i], cache, file)
+            executor.submit(_run_one, jobs[i], folders[i], cache, file, os.getpid())
             for i, file in zip(todo, watch.files, strict=True)
         ]
         waiting = set(futures)
@@ -285,15 +291,17 @@ def _run_apart(
                 future.result()
     except BaseException:  # an error, or Ctrl-C: what was finished stays in the cache
         executor.shutdown(wait=True, kill_workers=True)
+        for i in todo:
+            shutil.rmtree(unfinished(folders[i], os.getpid()), ignore_errors=True)
         raise
     finally:
         for file in watch.files:
             file.unlink(missing_ok=True)
 
 
-def _run_one(job: Job, folder: Path, cache: Path | None, progress: Path) -> None:
+def _run_one(job: Job, folder: Path, cache: Path | None, progress: Path, owner: int) -> None:
     with one_thread():
-        run(job, folder, cache, progress)
+        run(job, folder, cache, progress, owner=owner)
 
 
 def one_thread() -> AbstractContextManager[Any]:

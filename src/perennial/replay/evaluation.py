@@ -14,6 +14,7 @@ from perennial.core.times import NEVER
 from perennial.metrics import Metric, Scored, default_positive, score, series
 from perennial.replay import baselines
 from perennial.replay.spill import Columns
+from perennial.replay.truth import truth
 from perennial.stream.prepared import Prepared, StreamLabels
 
 _CURVE = 1000  # batches in a curve, at most: neighbours are put together beyond that
@@ -67,9 +68,11 @@ class Evaluation:
         self.metrics = tuple(metrics)
         self.start = start
         self._prepared, self._task, self._closes_at = prepared, task, closes_at
-        self.truth = prepared.labels(task)
+        known = truth(prepared, task, closes_at)
+        self.truth, self._first_known = known.last, known.first
         self._starts, self._firsts = prepared.batch_bounds()
-        self._no_change = baselines.no_change(_labels(self.truth), self.truth.time, self.truth.known_at)
+        first = self._first_known
+        self._no_change = baselines.no_change(_labels(first), first.time, first.known_at)
         edges = self._firsts[self._firsts > start]
         edges = np.concatenate([[start], edges])
         stride = -(-len(edges) // _CURVE)
@@ -81,7 +84,6 @@ class Evaluation:
     def of(self, columns: Columns, classes: tuple[Label, ...]) -> Line:
         """The scores of a strategy's predictions; rows where it abstained, or without a label, are not scored."""
         by_code = self._task == "classification"
-        self._revise(columns, classes)
         if by_code:
             fine = (columns.row >= self.start) & (columns.label >= 0) & (columns.prediction != ABSTAINED)
         else:
@@ -93,18 +95,6 @@ class Evaluation:
         if proba is not None and np.isnan(proba).any():
             proba = None  # a part of the run gave no probabilities
         return self._line(row, classes, columns.label[pick], columns.prediction[pick], proba)
-
-    def _revise(self, columns: Columns, classes: tuple[Label, ...]) -> None:
-        """Take in what a label log brought after the last batch had begun: no turn could join it."""
-        code = {(type(label).__name__, label): i for i, label in enumerate(classes)}
-        for position, known_at, label in self._prepared.tail():
-            at = int(np.searchsorted(columns.row, position))
-            if known_at > self._closes_at or at == len(columns.row) or columns.row[at] != position:
-                continue
-            if self._task == "regression":
-                columns.label[at] = label
-            elif (found := code.get((type(label).__name__, label))) is not None:
-                columns.label[at] = found
 
     def _line(
         self,
@@ -148,9 +138,9 @@ class Evaluation:
 
     def baselines(self, classes: tuple[Label, ...]) -> dict[str, tuple[str, Line]]:
         """The no-skill lines with what each of them knows."""
-        truth = self.truth
+        first = self._first_known
         rows = np.flatnonzero(self.scored(np.arange(self._prepared.rows)))
-        by_batch = baselines.no_change_by_batch(_labels(truth), truth.known_at, self._starts, self._firsts)
+        by_batch = baselines.no_change_by_batch(_labels(first), first.known_at, self._starts, self._firsts)
         lines = {
             "no_change": (
                 "repeats the last label known when the row itself came; strategies know labels only up to the start "
@@ -164,15 +154,15 @@ class Evaluation:
                 self._plain(rows, by_batch, None, classes),
             )
         if self._task == "classification":
-            assert truth.codes is not None
-            common = baselines.majority(truth.codes, truth.known_at, self._starts, self._firsts, len(truth.classes))
+            assert first.codes is not None
+            common = baselines.majority(first.codes, first.known_at, self._starts, self._firsts, len(first.classes))
             lines["majority"] = (
                 "the commonest class so far, with the shares of classes so far as probabilities",
                 self._plain(rows, common.predicted, common.proba, classes),
             )
         else:
-            assert truth.values is not None
-            average = baselines.mean(truth.values, truth.known_at, self._starts, self._firsts)
+            assert first.values is not None
+            average = baselines.mean(first.values, first.known_at, self._starts, self._firsts)
             lines["mean"] = ("the mean label so far", self._plain(rows, average, None, classes))
         return lines
 

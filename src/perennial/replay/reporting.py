@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from perennial import __version__
 from perennial.core.identity import Unhashable
 from perennial.core.records import Label, TaskKind, Version
-from perennial.core.times import moment, spell
+from perennial.core.times import NEVER, moment, spell
 from perennial.metrics import Bill, Prices, bill
 from perennial.replay.checks import cautions
 from perennial.replay.evaluation import Curve, Evaluation, Line
@@ -130,7 +130,7 @@ def report_of(
     return {
         "format": FORMAT,
         "perennial": __version__,
-        "data": _data(stream, prepared, task),
+        "data": _data(stream, prepared, task, evaluation),
         "settings": {
             "metrics": [metric.name for metric in evaluation.metrics],
             "seed": seed,
@@ -177,7 +177,7 @@ def recommend(evaluation: Evaluation, accounts: Sequence[Account], prices: Price
     return {"strategy": best.result.name, "by": metric.name, "reason": reason}
 
 
-def _data(stream: Stream, prepared: Prepared, task: TaskKind) -> dict[str, Any]:
+def _data(stream: Stream, prepared: Prepared, task: TaskKind, evaluation: Evaluation) -> dict[str, Any]:
     facts = stream.describe()
     classes = list(prepared.label_values or ()) if task == "classification" else []
     return {
@@ -199,7 +199,7 @@ def _data(stream: Stream, prepared: Prepared, task: TaskKind) -> dict[str, Any]:
         "batch": prepared.batch if isinstance(prepared.batch, int) else str(prepared.batch),
         "batches": len(prepared.batch_bounds()[0]),
         "late_rows": prepared.late_rows,
-        "unlabelled_rows": prepared.rows - prepared.labelled,
+        "unlabelled_rows": int((evaluation.truth.known_at == NEVER).sum()),
     }
 
 

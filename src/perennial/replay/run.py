@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import mmap
 import os
 import pickle
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from perennial.core.identity import Unhashable, canonical, digest
 from perennial.core.protocols import Gate, Learner, Trainer
-from perennial.core.records import Close, Label
+from perennial.core.records import Close, Label, Revisions, TaskKind
 from perennial.engine import Engine
 from perennial.replay.spill import Spill, Summary
 from perennial.replay.trainings import Trainings
@@ -25,6 +29,8 @@ from perennial.stream.quality import Quality
 
 #: bump when the engine's results for the same input change: whole runs are then not taken from a cache
 RUN_FORMAT = 1
+
+SUMMARY, FILES = "summary.pickle", "files.json"  #: of a finished run: what it did, and the digests of all its files
 
 _PROGRESS_EVERY = 64  # batches
 
@@ -40,6 +46,7 @@ class Job:
     label_delay: timedelta
     closes_at: int
     train_latency: timedelta
+    label_wait: timedelta
     seed: int
     quality: Quality
     version: str
@@ -55,6 +62,7 @@ class Job:
             trainer=trainer,
             label_delay=self.label_delay,
             train_latency=self.train_latency,
+            label_wait=self.label_wait,
             seed=self.seed,
             gate=self.gate,
             quality=self.quality,
@@ -71,6 +79,7 @@ class Job:
                 canonical(_without_model(self.strategy)),
                 self.prepared.digest,
                 str(self.prepared.batch),
+                self.prepared.zone,
                 canonical([self.label_delay, self.closes_at, self.train_latency, self.seed, self.quality]),
             )
         except Unhashable:
@@ -91,6 +100,7 @@ def run(
     trainings: Path | None,
     progress: Path | None = None,
     report: Callable[[int], None] | None = None,
+    owner: int | None = None,
 ) -> Summary:
     """Replay the stream under one strategy and leave its predictions in ``folder``.
 
@@ -109,27 +119,47 @@ def run(
         A file of 8 bytes, in which the rows done are written now and then, for a process that watches.
     report : callable, optional
         Called with the rows done instead, in the same process.
+    owner : int, optional
+        The process that clears up if this one is killed; this one itself unless given.
     """
-    done = folder / "summary.pickle"
-    if done.exists():
-        return _read(done)
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    if (found := finished(folder)) is not None:
+        return found
+    part = unfinished(folder, owner or os.getpid())
     shutil.rmtree(part, ignore_errors=True)
     try:
         summary = _replay(job, part, Trainings(trainings), _reporter(progress, report))
-        (part / "summary.pickle").write_bytes(pickle.dumps(summary))
-        if folder.exists():  # two runs of the same name finished at once: they are equal
-            return _read(done)
+        (part / SUMMARY).write_bytes(pickle.dumps(summary))
+        (part / FILES).write_text(json.dumps({file.name: _digest(file) for file in sorted(part.iterdir())}))
+        if (found := finished(folder)) is not None:  # two runs of the same name finished at once: they are equal
+            return found
+        shutil.rmtree(folder, ignore_errors=True)  # what is damaged goes
         part.rename(folder)
         return summary
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _read(path: Path) -> Summary:
-    found = pickle.loads(path.read_bytes())  # our own cache, as trusted as the code beside it
+def unfinished(folder: Path, owner: int) -> Path:
+    """Where a run is written until it is whole; each process has a place of its own."""
+    return folder.with_name(f"{folder.name}.{owner}.part")
+
+
+def finished(folder: Path) -> Summary | None:
+    """The summary of a finished run; None if there is none, or a file of it is missing or damaged."""
+    try:
+        digests: dict[str, str] = json.loads((folder / FILES).read_text())
+        if any(_digest(folder / name) != digest for name, digest in digests.items()):
+            return None
+        found = pickle.loads((folder / SUMMARY).read_bytes())  # our own cache, as trusted as the code beside it
+    except (OSError, ValueError, AttributeError):
+        return None
     assert isinstance(found, Summary)
     return found
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _reporter(progress: Path | None, report: Callable[[int], None] | None) -> Callable[[int], None]:
@@ -151,12 +181,15 @@ def _replay(job: Job, folder: Path, trainer: Trainings, report: Callable[[int], 
     engine = job.engine(trainer)
     ledger = Spill(folder, task)
     rows = 0
+    labels: Sequence[Label] = ()
     apart = shares_turns(job)
     for i, batch in enumerate(job.prepared.batches(task, apart=apart)):
         ledger.commit(engine.advance(batch))
-        rows += len(batch)
+        rows, labels = rows + len(batch), batch.label_values
         if apart or i % _PROGRESS_EVERY == 0:
             report(rows)
+    if tail := job.prepared.tail():
+        engine.deliver(*_revisions(tail, labels, task))
     ledger.commit(engine.advance(Close(now=job.closes_at)))
     report(rows)
     return ledger.close()
@@ -164,4 +197,28 @@ def _replay(job: Job, folder: Path, trainer: Trainings, report: Callable[[int], 
 
 def shares_turns(job: Job) -> bool:
     """Whether nothing has to be decided between rows, so that many may share a turn."""
-    return job.prepared.batch == 1 and job.strategy.row_by_row and not job.train_latency and job.gate is None
+    if job.prepared.batch != 1 or not job.strategy.row_by_row or job.prepared.revisions or job.prepared.late_rows:
+        return False
+    return not job.train_latency and job.gate is None and not job.quality.judges(1)
+
+
+def _revisions(
+    tail: Sequence[tuple[int, int, Label]], labels: Sequence[Label], task: TaskKind
+) -> tuple[Revisions, list[Label]]:
+    """Labels that no batch brought, and the stream's list of labels with theirs."""
+    known = list(labels)
+    code = {(type(label).__name__, label): i for i, label in enumerate(known)}
+    codes = []
+    for _, _, label in tail:
+        at = code.setdefault((type(label).__name__, label), len(known))
+        if at == len(known):
+            known.append(label)
+        codes.append(at)
+    by_code = task == "classification"
+    revisions = Revisions(
+        position=np.array([position for position, _, _ in tail], dtype=np.int64),
+        known_at=np.array([known_at for _, known_at, _ in tail], dtype=np.int64),
+        codes=np.array(codes, dtype=np.int32) if by_code else None,
+        values=None if by_code else np.array([label for _, _, label in tail], dtype=np.float64),
+    )
+    return revisions, known

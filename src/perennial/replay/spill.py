@@ -25,7 +25,8 @@ _FLUSH_ROWS = 65_536
 class Summary:
     """What one strategy did, but for its predictions.
 
-    ``cpu`` is [train, predict] in seconds, ``staleness`` [sum over predicted rows, greatest] in microseconds.
+    ``segments`` names the files of predictions in order, each with its number of probability columns (None: the model
+    gave none). ``staleness_sum`` and ``staleness_max`` are over predicted rows, in microseconds.
     """
 
     task: TaskKind
@@ -34,7 +35,7 @@ class Summary:
     first_predicted: int | None
     predicted_rows: int
     abstained: int
-    segments: tuple[tuple[str, int], ...]
+    segments: tuple[tuple[str, int | None], ...]
     train_cpu_seconds: float
     predict_cpu_seconds: float
     shared_trainings: int
@@ -82,8 +83,8 @@ class Spill:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._task = folder, task
         self._said, self._labels = _Buffer(), _Buffer()
-        self._width = -1  # probability columns of the open segment
-        self._segments: list[tuple[str, int]] = []
+        self._width: int | None = -1  # probability columns of the open segment; None where the model gives none
+        self._segments: list[tuple[str, int | None]] = []
         self._writers: dict[str, Any] = {}
         self._turns = self._rows = self._abstained = self._kept = self._late = self._shared = 0
         self._first: int | None = None
@@ -129,7 +130,7 @@ class Spill:
         said = turn.predicted
         assert said is not None
         prediction, n = said.prediction, len(said.time)
-        width = prediction.proba.shape[1] if prediction.proba is not None else 0
+        width = prediction.proba.shape[1] if prediction.proba is not None else None
         if width != self._width:  # a class was seen for the first time: files have a fixed schema
             self._flush_said()
             self._width = width
@@ -147,7 +148,7 @@ class Spill:
             assert prediction.values is not None
             columns["prediction"] = prediction.values
             self._abstained += int(np.isnan(prediction.values).sum())
-        for j in range(width):
+        for j in range(width or 0):
             assert prediction.proba is not None
             columns[f"p{j}"] = prediction.proba[:, j]
         self._said.add(columns)
@@ -221,7 +222,7 @@ def read(folder: Path, summary: Summary) -> Columns:
     row, when = np.empty(n, np.int64), np.empty(n, np.int64)
     said = np.empty(n, np.int32 if by_code else np.float64)
     major, minor = np.empty(n, np.int32), np.empty(n, np.int32)
-    has_proba = any(width for _, width in summary.segments)
+    has_proba = any(width is not None for _, width in summary.segments)
     proba = np.zeros((n, k)) if has_proba else None
     at = 0
     for name, width in summary.segments:
@@ -230,10 +231,10 @@ def read(folder: Path, summary: Summary) -> Columns:
             row[part], when[part] = batch["row"].to_numpy(), batch["time"].to_numpy()
             said[part] = batch["prediction"].to_numpy()
             major[part], minor[part] = batch["major"].to_numpy(), batch["minor"].to_numpy()
-            for j in range(width):
+            for j in range(width or 0):
                 assert proba is not None
                 proba[part, j] = batch[f"p{j}"].to_numpy()
-            if proba is not None and not width and k:
+            if proba is not None and width is None:
                 proba[part] = np.nan  # this part of the run gave no probabilities
             at += batch.num_rows
     label = np.full(n, -1, np.int32) if by_code else np.full(n, np.nan)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from perennial.core.features import Chunk, Features, Index, Schema
 from perennial.core.protocols import Cut, Keep
-from perennial.core.records import UNLABELLED, Batch, Examples, Joined, Label, TaskKind
+from perennial.core.records import UNLABELLED, Batch, Examples, Joined, Label, Revisions, TaskKind
 from perennial.core.times import NEVER
 
 
@@ -186,34 +186,33 @@ class Book:
         coming = np.flatnonzero(batch.known_at < NEVER)
         self._schedule(batch.known_at[coming], batch.first + coming, labels[coming])
 
-    def revise(self, batch: Batch) -> None:
-        """Take in labels from a separate log that the batch brings; the latest one known wins."""
-        revisions = batch.revisions
-        if revisions is None:
-            return
+    def revise(self, revisions: Revisions, label_values: Sequence[Label]) -> None:
+        """Take in labels that came apart from their rows; the latest one known wins."""
         labels = revisions.codes if self._by_code else revisions.values
         assert labels is not None
-        self._label_values = batch.label_values
+        self._label_values = label_values
         self._schedule(revisions.known_at, revisions.position, labels)
 
     def _schedule(self, known_at: NDArray[np.int64], position: NDArray[np.int64], labels: NDArray[Any]) -> None:
         if not len(position):
             return
-        if len(position) > 1 and (np.diff(known_at) < 0).any():
-            order = np.argsort(known_at, kind="stable")
-            known_at, position, labels = known_at[order], position[order], labels[order]
+        if len(position) > 1:
+            later = np.diff(known_at)
+            if (later < 0).any() or ((later == 0) & (np.diff(position) < 0)).any():
+                order = np.lexsort((position, known_at))
+                known_at, position, labels = known_at[order], position[order], labels[order]
         self._pushed += 1
         due = _Due(int(known_at[0]), self._pushed, int(position.min()), known_at, position, labels)
         heapq.heappush(self._heap, due)
 
     def due(self, now: int) -> Joined:
         """Labels that became known by ``now`` and were not before, in the order they did; they are joined now."""
-        taken: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]] = []
+        taken: list[tuple[int, NDArray[np.int64], NDArray[np.int64], NDArray[Any]]] = []
         while self._heap and self._heap[0].next_at <= now:
             due = heapq.heappop(self._heap)
             upto = int(np.searchsorted(due.known_at, now, side="right"))
             part = slice(due.done, upto)
-            taken.append((due.known_at[part], due.position[part], due.labels[part]))
+            taken.append((due.order, due.known_at[part], due.position[part], due.labels[part]))
             if upto < len(due.known_at):
                 due.done, due.next_at = upto, int(due.known_at[upto])
                 due.first = int(due.position[upto:].min())
@@ -222,11 +221,12 @@ class Book:
             none = np.empty(0, np.int64)
             return self._joined(none, none, np.empty(0, np.int32 if self._by_code else np.float64))
         if len(taken) == 1:
-            known_at, position, labels = taken[0]
-        else:  # pushed in order of arrival, so a stable sort by instant keeps positions, and revisions last
-            known_at = np.concatenate([k for k, _, _ in taken])
-            position = np.concatenate([p for _, p, _ in taken])
-            labels = np.concatenate([lab for _, _, lab in taken])
+            _, known_at, position, labels = taken[0]
+        else:  # in order of arrival, so that a stable sort keeps what came later about a row behind what came before
+            taken.sort(key=lambda part: part[0])
+            known_at = np.concatenate([k for _, k, _, _ in taken])
+            position = np.concatenate([p for _, _, p, _ in taken])
+            labels = np.concatenate([lab for _, _, _, lab in taken])
             order = np.lexsort((position, known_at))
             known_at, position, labels = known_at[order], position[order], labels[order]
         return self._joined(known_at, position, labels)
@@ -310,11 +310,12 @@ class Book:
         return [segment for segment in (self._initial, self._rows) if segment is not None]
 
     def learnable(self, position: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether each position may be learned, shape (n,); rows that were given up may not."""
+        """Whether each position may be learned, shape (n,): it is labelled, kept, and not quarantined."""
         out = np.zeros(len(position), dtype=bool)
         for rows in self._segments():
             inside = (position >= rows.base) & (position < rows.stop)
-            out[inside] = rows.column("learnable")[position[inside] - rows.base]
+            at = position[inside] - rows.base
+            out[inside] = rows.column("learnable")[at] & rows.column("known")[at]
         return out
 
     def examples(self, position: NDArray[np.int64], weights: NDArray[np.float64] | None = None) -> Examples:
@@ -365,7 +366,7 @@ class Book:
 
     # ------------------------------------------------------------------ rows go
 
-    def give_up(self, keep: Keep, *, initial: int, unlearned: int) -> None:
+    def give_up(self, keep: Keep, *, initial: int, unlearned: int, waits: int | None = None) -> None:
         """Let go of rows that nobody can ask for again.
 
         Parameters
@@ -376,16 +377,22 @@ class Book:
             Rows before this position are the initial data.
         unlearned : int
             Lowest position that waits to be learned.
+        waits : int, optional
+            Rows with an event time from this instant on may still get a label from a log.
         """
         rows = self._rows
         if rows is None or keep.everything:
             return
         low = min([unlearned, rows.stop, *(due.first for due in self._heap)])
+        if waits is not None:
+            silent = ~rows.column("known") & (rows.column("time") >= waits)
+            low = min(low, rows.base + int(np.argmax(silent))) if silent.any() else low
         if keep.since is not None:
             recent = rows.column("time") >= keep.since
             low = min(low, rows.base + (int(np.argmax(recent)) if recent.any() else rows.n))
         if keep.rows:
-            counted = np.flatnonzero(rows.column("known") & (rows.column("time") <= keep.until))
+            usable = rows.column("known") & rows.column("learnable")
+            counted = np.flatnonzero(usable & (rows.column("time") <= keep.until))
             low = min(low, rows.base + (int(counted[-keep.rows]) if len(counted) >= keep.rows else 0))
             newer = np.flatnonzero(rows.column("time") > keep.until)
             low = min(low, rows.base + int(newer[0])) if len(newer) else low

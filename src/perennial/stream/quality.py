@@ -52,32 +52,35 @@ class Quality:
             if not low <= high:
                 raise ConfigError(f"ranges.{column}", (low, high), "give (low, high) with low <= high")
 
+    def judges(self, rows: int) -> bool:
+        """Whether a batch of so many rows could be quarantined."""
+        shares = (self.nulls, self.duplicates, self.labelled)
+        return rows >= self.least_rows and (bool(self.ranges) or any(share is not None for share in shares))
+
     def fault(self, batch: Batch) -> str | None:
         """Why the batch must not be learned from, in words; None if it may."""
-        if len(batch) < self.least_rows:
+        if not self.judges(len(batch)):
             return None
         return self._null_fault(batch) or self._range_fault(batch) or self._row_fault(batch)
 
     def _null_fault(self, batch: Batch) -> str | None:
         if self.nulls is None:
             return None
-        for chunk, index in batch.features.parts:
-            for column in batch.features.schema.columns:
-                values = _values(chunk.table, column.name, index)
-                missing = (values < 0) if column.kind is Kind.CATEGORY else _missing(values)
-                share = float(np.mean(missing))
-                if share > self.nulls:
-                    return f"column {column.name!r} is {share:.0%} null, limit {self.nulls:.0%}"
+        for column in batch.features.schema.columns:
+            values = _values(batch, column.name)
+            missing = (values < 0) if column.kind is Kind.CATEGORY else _missing(values)
+            share = float(np.mean(missing))
+            if share > self.nulls:
+                return f"column {column.name!r} is {share:.0%} null, limit {self.nulls:.0%}"
         return None
 
     def _range_fault(self, batch: Batch) -> str | None:
         for name, (low, high) in self.ranges.items():
-            for chunk, index in batch.features.parts:
-                values = _values(chunk.table, name, index).astype(float)
-                outside = (values < low) | (values > high)
-                if outside.any():
-                    worst = values[outside][0]
-                    return f"column {name!r} holds {worst:g}, outside [{low:g}, {high:g}] ({int(outside.sum())} rows)"
+            values = _values(batch, name).astype(float)
+            outside = (values < low) | (values > high)
+            if outside.any():
+                worst = values[outside][0]
+                return f"column {name!r} holds {worst:g}, outside [{low:g}, {high:g}] ({int(outside.sum())} rows)"
         return None
 
     def _row_fault(self, batch: Batch) -> str | None:
@@ -92,9 +95,9 @@ class Quality:
         return None
 
 
-def _values(table: Any, name: str, index: Any) -> Any:
-    column = table.column(name).to_numpy()
-    return column[index]
+def _values(batch: Batch, name: str) -> Any:
+    """A column of the whole batch, however many chunks its rows lie in."""
+    return np.concatenate([chunk.table.column(name).to_numpy()[index] for chunk, index in batch.features.parts])
 
 
 def _missing(values: Any) -> Any:

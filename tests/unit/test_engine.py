@@ -1,0 +1,671 @@
+"""One turn of the engine: its order, what it learns, what it serves, and what it says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.naive_bayes import GaussianNB
+from sklearn.semi_supervised import SelfTrainingClassifier
+
+import perennial as pn
+from perennial import strategies, triggers, windows
+from perennial.core.errors import DataError, LearnerError
+from perennial.core.protocols import Trained
+from perennial.core.records import Close, Prediction, Tick, Verdict
+from perennial.engine import Engine, align
+from perennial.learners import as_learner
+from perennial.ledger.memory import MemoryLedger
+from perennial.stream.quality import Quality
+
+HOUR = 3_600_000_000
+START = np.datetime64("2026-01-01", "us")
+BEGIN = int(START.astype(np.int64))
+
+
+def columns(n: int, *, seed: int = 0, step: int = 1) -> dict:
+    """Rows ``step`` hours apart with two numbers, and a label that follows from them with noise."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 2))
+    z = x[:, 0] * np.cos(np.arange(n) / 100) + x[:, 1] + 0.4 * rng.normal(size=n)
+    at = START + np.arange(n) * np.timedelta64(step, "h")
+    return {"at": at, "a": x[:, 0], "b": x[:, 1], "y": np.where(z > 0, "up", "down")}
+
+
+class Recorded:
+    """A trainer that does every training and remembers keys."""
+
+    def __init__(self):
+        self.keys = []
+
+    def cpu_seconds(self):
+        return 0.0
+
+    def obtain(self, key, template, make):
+        model = make()
+        self.keys.append(key)
+        return Trained(model=model, cpu_seconds=0.0, shared=False)
+
+
+@dataclass
+class Run:
+    """An engine over a prepared stream, and the turns it gave."""
+
+    engine: Engine
+    prepared: object
+    ledger: MemoryLedger = field(default_factory=MemoryLedger)
+
+    @property
+    def turns(self):
+        return self.ledger.turns
+
+    @property
+    def versions(self):
+        return self.ledger.versions
+
+    def said(self):
+        """(row, predicted label, MAJOR.MINOR) of every row."""
+        out = []
+        for turn in self.turns:
+            if (p := turn.predicted) is not None:
+                codes = p.prediction.codes.tolist()
+                names = [p.prediction.classes[c] if c >= 0 else c for c in codes]
+                numbers = [f"{p.major}.{m}" for m in p.minor.tolist()]
+                out += list(zip(range(p.first, p.first + len(codes)), names, numbers, strict=True))
+        return out
+
+
+@pytest.fixture
+def engine(tmp_path):
+    """A function that prepares a stream and gives an engine for it."""
+    made = []
+
+    def make(cols, strategy, *, trainer=None, learner=None, label_wait=timedelta(0), settings=None, **stream):
+        made.append(None)
+        table = pa.table(cols) if isinstance(cols, dict) else cols
+        stream = pn.Stream(table, **{"time": "at", "target": "y", "time_zone": "UTC", **stream})
+        prepared = stream.prepare(tmp_path / f"stream-{len(made)}")
+        learner = learner or as_learner(strategy.model)
+        return Run(
+            Engine(
+                strategy, learner, schema=prepared.schema, trainer=trainer or Recorded(),
+                label_delay=prepared.label_delay, label_wait=label_wait, **(settings or {}),
+            ),
+            prepared,
+        )  # fmt: skip
+
+    return make
+
+
+def replay(run, *, close=True, upto=None):
+    """Give the engine every batch of its stream."""
+    for i, batch in enumerate(run.prepared.batches("classification")):
+        if upto is not None and i >= upto:
+            return run
+        run.ledger.commit(run.engine.advance(batch))
+    if close:
+        run.ledger.commit(run.engine.advance(Close(now=run.prepared.last_time)))
+    return run
+
+
+def stateless(model=None, **settings):
+    """Retrained every five days after five, unless told otherwise."""
+    settings = {"initial": "5d", "trigger": triggers.every("5d"), **settings}
+    return strategies.Stateless(model or GaussianNB(), **settings)
+
+
+def stateful(model=None, **settings):
+    """Updated every day after five, unless told otherwise."""
+    settings = {"initial": "5d", "trigger": triggers.every("1d"), **settings}
+    return strategies.Stateful(model or SGDClassifier(loss="log_loss", random_state=0), **settings)
+
+
+# ---------------------------------------------------------------------- order of a turn
+
+
+def test_what_is_known_at_the_start_is_learned_before_the_batch_is_predicted(engine):
+    """A label known at exactly the batch's start is learned before that batch is predicted; a later one is not."""
+    cols = columns(20)
+    run = engine(cols, stateful(initial=5, trigger=triggers.every(rows=1)), batch=1, label_delay="2h")
+    replay(run)
+    first, second = run.versions[:2]
+    assert (first.last, second.last) == (3, 4)  # at hour 5 the label of hour 3 is just known
+    assert first.at == BEGIN + 5 * HOUR
+    assert run.turns[5].predicted.first == 5
+    assert run.turns[5].serving == "1.0"
+
+
+def test_a_batch_is_predicted_before_its_own_labels_are_learned(engine):
+    """With labels known at once, the rows of a batch are learned by the next turn, never by their own."""
+    run = replay(engine(columns(240), stateful(), batch="1d"))
+    for turn in run.turns:
+        for version in turn.trained:
+            assert version.last < (turn.predicted.first if turn.predicted else 0)
+
+
+def test_loss_is_that_of_predictions_made_before_learning(engine):
+    """The loss of a turn is that of what was predicted then, not of what the new model would say."""
+    frozen = replay(engine(columns(240), strategies.Frozen(LogisticRegression(), initial="5d"), batch="1d"))
+    turn = frozen.turns[7]
+    before = frozen.turns[6].predicted
+    truth = np.where(columns(240)["y"][before.first : before.first + 24] == "up", "up", "down")
+    column = [list(turn.classes).index(label) for label in truth]
+    expected = -np.log(before.prediction.proba[np.arange(24), column]).sum()
+    assert turn.loss.n == 24
+    assert turn.loss.total == pytest.approx(expected)
+    assert turn.loss.name == "log_loss"
+
+
+def test_close_scores_and_trains_nothing(engine):
+    """At the end of the recording labels are joined and scored, and no trigger is asked."""
+    run = replay(engine(columns(240), stateful(trigger=triggers.every(rows=1)), batch="1d"))
+    close = run.turns[-1]
+    assert close.loss.n == 24
+    assert len(close.joined.position) == 24
+    assert close.trained == close.decisions == ()
+    assert close.predicted is None
+
+
+def test_a_tick_fires_schedules_on_an_idle_stream(engine):
+    """Without a row for weeks, a tick joins the last labels and makes the training of the schedule."""
+    run = replay(engine(columns(144), stateless(), batch="1d", label_delay="2d"), close=False)
+    assert [v.number for v in run.versions] == ["1.0"]
+    now = BEGIN + 10 * 24 * HOUR
+    turn = run.engine.advance(Tick(now=now))
+    assert [v.number for v in turn.trained] == ["2.0"]
+    assert turn.trained[0].trained_rows == 144
+    assert turn.rows == 0
+    assert turn.predicted is None
+
+
+def test_the_first_training_may_come_with_a_tick(engine):
+    """The initial period ends by the clock, row or no row."""
+    run = replay(engine(columns(72), stateless(), batch="1d"), close=False)
+    assert not run.versions
+    turn = run.engine.advance(Tick(now=BEGIN + 5 * 24 * HOUR))
+    assert turn.trained[0].trained_rows == 72
+
+
+@pytest.mark.parametrize("event", [Tick(now=0), Close(now=0)], ids=["tick", "close"])
+@pytest.mark.parametrize("make", [stateless, lambda: stateful(initial=None)], ids=["stateless", "untrained"])
+def test_an_engine_that_saw_no_batch_does_nothing(engine, event, make):
+    """Neither a tick nor the end of an empty recording is an error."""
+    turn = engine(columns(10), make()).engine.advance(event)
+    assert turn.trained == ()
+    assert turn.serving is None
+
+
+def test_turns_are_numbered_and_committed_in_order(engine):
+    """Every event is one turn, and turn numbers leave no gap."""
+    run = replay(engine(columns(100), stateless(initial=40), batch=10))
+    assert [turn.index for turn in run.turns] == list(range(11))
+
+
+# ---------------------------------------------------------------------- versions
+
+
+def test_versions_say_where_they_come_from(engine):
+    """MAJOR counts fits and MINOR updates; parents, rows, newest event time and reasons are those of the training."""
+    strategy = strategies.Hybrid(
+        SGDClassifier(loss="log_loss", random_state=0), initial="5d", trigger=triggers.every("1d"),
+        reset=triggers.every("3d"), window=windows.Sliding("4d"),
+    )  # fmt: skip
+    run = replay(engine(columns(240), strategy, batch="1d"))
+    numbers = [v.number for v in run.versions]
+    assert numbers == ["1.0", "1.1", "1.2", "2.0", "2.1"]
+    assert [v.parent for v in run.versions] == [None, "1.0", "1.1", "1.2", "2.0"]
+    assert [v.kind for v in run.versions] == ["fit", "update", "update", "fit", "update"]
+    assert [v.trained_rows for v in run.versions] == [96, 24, 24, 96, 24]
+    assert (run.versions[3].first, run.versions[3].last) == (96, 191)
+    assert run.versions[3].newest == BEGIN + 191 * HOUR
+    assert run.versions[1].newest == BEGIN + 143 * HOUR
+    assert run.versions[0].reason == "end of the initial period"
+    assert "every 3d" in run.versions[3].reason
+    assert len({v.key for v in run.versions}) == 5
+    turn = run.turns[9]
+    assert turn.serving == "2.1"
+    assert turn.staleness == turn.now - run.versions[4].newest
+
+
+def test_an_untrained_start_is_version_one_zero(engine):
+    """``initial=None`` predicts from the first row on; the first update makes 1.1, and nothing made 1.0."""
+    run = replay(engine(columns(20), stateful(initial=None, trigger=triggers.every(rows=1)), batch=5))
+    assert run.turns[0].serving == "1.0"
+    assert run.turns[0].predicted is not None
+    assert run.turns[0].staleness is None
+    assert [v.number for v in run.versions] == ["1.1", "1.2", "1.3"]
+    assert run.versions[0].parent == "1.0"
+
+
+def test_every_example_is_learned_once_across_a_reset(engine):
+    """What a reset's half-open window leaves out because it is too new, the next update learns; nothing is lost."""
+    cols = columns(240)
+    cols["at"] = START + np.arange(240) // 8 * np.timedelta64(8, "h")  # many rows share an instant
+    strategy = strategies.Hybrid(
+        SGDClassifier(loss="log_loss", random_state=0), initial=40, trigger=triggers.every(rows=1),
+        reset=triggers.every(rows=60), window=windows.Sliding("3d"),
+    )  # fmt: skip
+    run = replay(engine(cols, strategy, batch=10, label_delay="8h"))
+    newest, learned = 0, []
+    for turn in run.turns:
+        for version in turn.trained:
+            if version.kind == "update":
+                assert version.first == newest + 1, "rows between a reset and its first update were skipped"
+                assert version.trained_rows == version.last - version.first + 1
+                learned.append(version.number)
+            newest = version.last
+    assert len(learned) > 5
+
+
+# ---------------------------------------------------------------------- labels
+
+
+def test_rows_without_a_label_are_predicted_and_never_learned(engine):
+    """A null label is no class: such rows get a prediction, and no training counts them."""
+    cols = columns(240)
+    labels = np.where(np.arange(240) % 3 == 0, None, cols["y"])
+    cols["y"] = pa.array(labels.tolist(), pa.string())
+    run = replay(engine(cols, stateless(), batch="1d"))
+    assert run.versions[0].trained_rows == 80
+    assert len(run.said()) == 120
+    assert set(run.engine.classes) == {"up", "down"}
+
+
+def test_a_semi_supervised_learner_is_given_unlabelled_rows_too(engine):
+    """Self-training gets every row that came, labelled or not."""
+    cols = columns(240)
+    labels = np.where(np.arange(240) % 3 == 0, None, cols["y"])
+    cols["y"] = pa.array(labels.tolist(), pa.string())
+    run = replay(engine(cols, stateless(SelfTrainingClassifier(LogisticRegression())), batch="1d"))
+    assert run.versions[0].trained_rows == 120
+    assert {name for _, name, _ in run.said()} == {"up", "down"}
+
+
+def test_late_rows_join_the_next_batch_and_are_flagged(engine):
+    """A row that comes after younger ones is counted as late, predicted where it came, and learned."""
+    cols = columns(240)
+    cols["at"][100] = cols["at"][60]
+    run = replay(engine(cols, stateful(), batch="1d", lateness="3d"))
+    assert [turn.late for turn in run.turns] == [0] * 4 + [1] + [0] * 6
+    assert run.versions[0].trained_rows == 120
+    assert sum(v.trained_rows for v in run.versions) == 216
+
+
+def test_a_revised_label_wins_in_windows_and_is_not_learned_again_by_updates(engine):
+    """Windows see the latest label known at the cut; a stateful line learns each row once, with the first."""
+    cols = columns(240)
+    cols["id"] = np.arange(240)
+    truth = cols["y"].copy()
+    log = pa.table(
+        {"id": np.arange(48), "y": np.where(truth[:48] == "up", "down", "up"),
+         "known_at": START + np.repeat(np.timedelta64(6 * 24, "h"), 48)}
+    )  # fmt: skip
+    seen = []
+
+    class Spy(GaussianNB):
+        def fit(self, X, y):
+            seen.append(np.asarray(y).copy())
+            return super().fit(X, y)
+
+    replay(engine(cols, stateless(Spy(), trigger=triggers.every("2d")), id="id", labels=log, batch="1d"))
+    assert (seen[0][:48] == truth[:48]).all()
+    assert (seen[1][:48] != truth[:48]).all()
+    assert (seen[1][48:] == truth[48 : len(seen[1])]).all()
+    run = replay(engine(cols, stateful(), id="id", labels=log, batch="1d"))
+    assert sum(v.trained_rows for v in run.versions) == 216
+    revised = [turn for turn in run.turns if turn.joined.revised.any()]
+    assert len(revised) == 1
+    assert revised[0].joined.revised.sum() == 48
+
+
+@pytest.mark.parametrize("wait", ["30h", "9d"])
+def test_labels_that_only_a_log_brings_are_learned_and_scored(engine, wait):
+    """Rows that came without a label are held for as long as the log may bring one."""
+    cols = columns(600)
+    y = cols.pop("y")
+    cols["id"] = np.arange(600)
+    hours = int(wait[:-1]) * (24 if wait.endswith("d") else 1)
+    log = pa.table({"id": np.arange(600), "y": y, "known_at": cols["at"] + np.timedelta64(hours, "h")})
+    settings = {"id": "id", "labels": log, "batch": "1d", "label_wait": timedelta(hours=hours)}
+    run = replay(engine(cols, stateful(initial="12d"), **settings))
+    known = 600 - hours - 24  # by the start of the last batch
+    assert sum(v.trained_rows for v in run.versions) == known + 1
+    firing = replay(engine(cols, stateless(initial="12d", trigger=triggers.loss_above(0.0, rows=20)), **settings))
+    assert len(firing.versions) > 1
+    assert firing.engine._said == [] or len(firing.engine._said) < 12
+
+
+# ---------------------------------------------------------------------- quality
+
+
+def test_a_quarantined_batch_is_predicted_recorded_and_never_learned(engine):
+    """A batch out of range keeps the champion answering; its labels are scored, and no window or update takes them."""
+    cols = columns(240)
+    cols["a"][144:150] = 1e6
+    quality = Quality(ranges={"a": (-10, 10)})
+    for strategy in (stateless(trigger=triggers.every("1d")), stateful()):
+        run = replay(engine(cols, strategy, batch="1d", settings={"quality": quality}))
+        bad = run.turns[6]
+        assert "outside [-10, 10]" in bad.quarantined
+        assert [t.quarantined for t in run.turns].count(None) == 10
+        assert bad.predicted is not None
+        assert len(bad.predicted.time) == 24
+        assert run.turns[7].loss.n == 24
+        rows = [version.trained_rows for version in run.versions]
+        learned = rows[-1] if strategy.kind == "stateless" else sum(rows)
+        assert learned == 192
+
+
+def test_a_window_of_rows_is_full_behind_a_quarantined_batch(engine):
+    """Rows in quarantine do not crowd out those that the window counts."""
+    cols = columns(480)
+    cols["a"][336:456] = 1e6
+    strategy = stateless(window=windows.Sliding(rows=100), trigger=triggers.every("1d"))
+    run = replay(engine(cols, strategy, batch="1d", settings={"quality": Quality(ranges={"a": (-10, 10)})}))
+    assert {v.trained_rows for v in run.versions} == {100}
+
+
+# ---------------------------------------------------------------------- failures
+
+
+class Failing(GaussianNB):
+    """Fails to fit when asked the second time or later, or from the start."""
+
+    fits = 0
+    fail_from = 1
+
+    def fit(self, X, y):
+        type(self).fits += 1
+        if type(self).fits > type(self).fail_from:
+            raise FloatingPointError("the solver diverged")
+        return super().fit(X, y)
+
+
+def test_a_fit_that_fails_leaves_the_champion(engine):
+    """After the first version a failing training is a note, and the champion answers on."""
+    kind = type("FailsLater", (Failing,), {"fits": 0, "fail_from": 1})
+    run = replay(engine(columns(360), stateless(kind()), batch="1d"))
+    assert [v.number for v in run.versions] == ["1.0"]
+    assert {number for _, _, number in run.said()} == {"1.0"}
+    notes = [note for turn in run.turns for note in turn.notes]
+    assert notes
+    assert "the champion stays" in notes[0]
+    assert "the solver diverged" in notes[0]
+
+
+def test_a_first_fit_that_fails_is_an_error(engine):
+    """There is no champion to keep: the error names the model, the instant and the cause."""
+    kind = type("FailsAtOnce", (Failing,), {"fits": 0, "fail_from": 0})
+    with pytest.raises(LearnerError, match=r"FailsAtOnce failed to train at 2026-01-06 00:00: the solver diverged"):
+        replay(engine(columns(240), stateless(kind()), batch="1d"))
+
+
+def test_an_update_that_fails_is_an_error(engine):
+    """A half-updated model must not go on: the run stops and says which model failed when."""
+
+    class Bad(SGDClassifier):
+        def partial_fit(self, X, y, classes=None):
+            if classes is None:
+                raise FloatingPointError("overflow")
+            return super().partial_fit(X, y, classes)
+
+    with pytest.raises(LearnerError, match=r"Bad failed to train at 2026-01-07 00:00: overflow"):
+        replay(engine(columns(240), stateful(Bad(loss="log_loss")), batch="1d"))
+
+
+def test_a_prediction_that_fails_is_an_error(engine):
+    """The message names version and row."""
+
+    class Mute(GaussianNB):
+        def predict_proba(self, X):
+            raise FloatingPointError("mute")
+
+        predict = predict_proba
+
+    with pytest.raises(LearnerError, match=r"Mute 1\.0 failed to predict rows from 120 .*mute"):
+        replay(engine(columns(240), stateless(Mute()), batch="1d"))
+
+
+def test_an_empty_first_window_is_an_error_that_says_what_to_do(engine):
+    """No label known by the end of the initial period."""
+    with pytest.raises(DataError, match=r"the first window is empty.*no label is known by then"):
+        replay(engine(columns(240), stateless(), batch="1d", label_delay="6d"))
+
+
+def test_an_empty_later_window_keeps_the_champion(engine):
+    """A window that a gap in the data emptied is a decision not to train."""
+    cols = columns(240)
+    cols["at"][150:] += np.timedelta64(60, "D")
+    run = replay(engine(cols, stateless(window=windows.Sliding("3d"), trigger=triggers.every("1d")), batch="1d"))
+    reasons = [d.reason for turn in run.turns for d in turn.decisions]
+    assert any("nothing to learn, the last 3d is empty" in reason for reason in reasons)
+    assert run.versions[-1].trained_rows > 0
+
+
+def test_a_learner_that_cannot_update_is_refused_at_once(engine):
+    """Before any batch."""
+    with pytest.raises(LearnerError, match=r"a stateful strategy updates its model, and .*LogisticRegression.* cannot"):
+        engine(columns(10), stateful(LogisticRegression()))
+
+
+# ---------------------------------------------------------------------- latency
+
+
+@pytest.mark.parametrize("make", [stateless, stateful], ids=["stateless", "stateful"])
+def test_a_version_serves_once_it_is_ready(engine, make):
+    """With a train latency the older state serves until then, bit for bit, although the newer exists."""
+    cols = columns(360)
+    strategy = make(trigger=triggers.every("1d"))
+    prompt = replay(engine(cols, strategy, batch="12h"))
+    slow = replay(engine(cols, strategy, batch="12h", settings={"train_latency": timedelta(hours=30)}))
+    assert [v.number for v in slow.versions] == [v.number for v in prompt.versions]
+    assert all(v.ready_at == v.at + 30 * HOUR for v in slow.versions)
+    served = [turn for turn in slow.turns if turn.predicted is not None]
+    assert all(t.serving == [v.number for v in slow.versions if v.ready_at <= t.now][-1] for t in served)
+    assert served[0].predicted.first == 120 + 36  # the first that begins 30 hours after the first training
+    states = {}
+    again = engine(cols, strategy, batch="12h")  # a prompt run, whose states are kept as they were
+    for batch in again.prepared.batches("classification"):
+        for version in again.engine.advance(batch).trained:
+            model = again.engine._tip.model
+            states[version.number] = model.load(model.save())
+    batches = {batch.first: batch for batch in again.prepared.batches("classification")}
+    for turn in served:
+        told = align(states[turn.serving].predict(batches[turn.predicted.first].features), turn.classes)
+        np.testing.assert_array_equal(told.proba, turn.predicted.prediction.proba)
+
+
+# ---------------------------------------------------------------------- gate
+
+
+@dataclass
+class Picky:
+    """A gate that promotes the first version and rejects, or goes on watching, all others."""
+
+    outcome: str = "reject"
+
+    def judge(self, challenger, champion):
+        outcome = "promote" if champion is None else self.outcome
+        return Verdict(outcome=outcome, version=challenger.number, reason="tested")
+
+
+@pytest.mark.parametrize("make", [stateless, stateful], ids=["stateless", "stateful"])
+@pytest.mark.parametrize("outcome", ["reject", "keep"])
+def test_a_rejected_challenger_never_serves(engine, make, outcome):
+    """The champion answers on with its own state, although challengers are trained from it."""
+    cols = columns(360)
+    run = replay(engine(cols, make(trigger=triggers.every("2d")), batch="1d", settings={"gate": Picky(outcome)}))
+    assert len(run.versions) > 2
+    assert {turn.serving for turn in run.turns} == {None, "1.0"}
+    frozen = make(trigger=triggers.every("300d"))
+    alone = replay(engine(cols, frozen, batch="1d"))
+    assert run.said() == alone.said()
+    verdicts = [verdict.outcome for turn in run.turns for verdict in turn.verdicts]
+    assert verdicts == ["promote"] + [outcome] * (len(run.versions) - 1)
+
+
+def test_rejections_reach_the_triggers(engine):
+    """After two rejections the least gap doubles, and doubles again."""
+    trigger = triggers.limited(triggers.every("1d"), least_gap="1d")
+    run = replay(engine(columns(24 * 40), stateless(trigger=trigger), batch="1d", settings={"gate": Picky()}))
+    days = [(v.at - BEGIN) // (24 * HOUR) for v in run.versions]
+    assert np.diff(days).tolist() == [1, 1, 2, 4, 8, 16]
+
+
+def test_a_rejected_challenger_does_not_blind_the_loss_trigger(engine):
+    """The champion goes on predicting, and its losses go on being watched."""
+    run = replay(
+        engine(columns(480), stateless(trigger=triggers.loss_above(0.0, rows=20)), batch="1d",
+               settings={"gate": Picky()})
+    )  # fmt: skip
+    assert len(run.versions) > 5
+    assert all(turn.loss.n for turn in run.turns[6:])
+
+
+# ---------------------------------------------------------------------- classes
+
+
+def test_the_class_table_grows_in_order_of_first_known_label(engine):
+    """A class seen later is appended, and older predictions keep their meaning."""
+    cols = columns(240)
+    cols["y"][:] = np.where(np.arange(240) % 2, "b", "a")
+    cols["y"][130] = cols["y"][150] = cols["y"][160] = "new"
+    run = replay(engine(cols, stateless(trigger=triggers.every("2d")), batch="1d"))
+    assert run.turns[5].classes == ("a", "b")
+    assert run.turns[6].classes == ("a", "b", "new")
+    assert run.turns[6].predicted.prediction.proba.shape == (24, 3)  # 1.0 knows nothing of the new class
+    assert not run.turns[6].predicted.prediction.proba[:, 2].any()
+    assert run.turns[8].predicted.prediction.proba[:, 2].any()
+
+
+def test_align_translates_classes_by_value_and_type():
+    """Codes follow labels; classes that the table lacks are unseen; 1 and True are two classes."""
+    told = Prediction(codes=np.array([0, 1, 2, -1, -2], np.int32), proba=np.eye(5, 3), classes=("x", True, 1))
+    out = align(told, (1, "x"))
+    assert out.codes.tolist() == [1, -2, 0, -1, -2]
+    assert out.proba[:3].tolist() == [[0, 1], [0, 0], [1, 0]]
+
+
+def test_align_survives_a_model_that_knows_no_class_yet():
+    """A code that says `unseen` is no index."""
+    told = Prediction(codes=np.array([-2, -1], np.int32), proba=np.empty((2, 0)), classes=())
+    out = align(told, ("a",))
+    assert out.codes.tolist() == [-2, -1]
+    assert out.proba.tolist() == [[0.0], [0.0]]
+
+
+def test_a_boolean_label_has_both_classes_from_the_start(engine):
+    """False and True are known before any label is."""
+    cols = columns(240)
+    cols["y"] = cols["y"] == "up"
+    run = engine(cols, stateless(), batch="1d", settings={"classes": (False, True)})
+    assert replay(run).turns[0].classes == (False, True)
+
+
+# ---------------------------------------------------------------------- determinism and memory
+
+
+def fingerprint(run):
+    """All that matters of the turns of a run."""
+    return [
+        (turn.now, turn.decisions, turn.trained, turn.serving, turn.loss, turn.classes, turn.kept_bytes,
+         None if turn.predicted is None else turn.predicted.prediction.codes.tobytes())
+        for turn in run.turns
+    ]  # fmt: skip
+
+
+def test_the_same_input_gives_the_same_turns(engine):
+    """Two engines given the same events say the same, to the last bit."""
+    for make in (stateless, stateful):
+        runs = [replay(engine(columns(300), make(), batch=10, label_delay="5h")) for _ in range(2)]
+        assert fingerprint(runs[0]) == fingerprint(runs[1])
+
+
+WINDOWS = [
+    (windows.Sliding("4d"), 4 * 24),
+    (windows.Sliding(rows=100), 100),
+    (windows.Sliding(rows=100, purge="20h", embargo="10h"), 130),
+    (windows.Tumbling("2d"), 4 * 24),
+    (windows.Tumbling(rows=50), 100),
+    (windows.Decayed("12h", floor=0.1), 41),
+    (windows.Decayed(rows=20, floor=0.1), 67),
+    (windows.Mix(initial=0.3, recent=0.7, rows=100), 120 + 70),
+]
+
+
+@pytest.mark.parametrize(("window", "needed"), WINDOWS, ids=lambda w: str(w))
+def test_memory_is_bounded_by_the_window(engine, window, needed):
+    """However long the stream, the rows held are those that the window and the label delay need, and some slack."""
+    most = {}
+    for n in (1000, 4000):
+        run = engine(columns(n), stateless(window=window, trigger=triggers.every("3d")), batch=8, label_delay="10h")
+        held = []
+        for batch in run.prepared.batches("classification"):
+            run.engine.advance(batch)
+            held.append(run.engine._book.rows)
+        most[n] = max(held[200 // 8 :])
+    bound = (max(needed, 120) + 10) * 17 / 16 + 2 * 8 + 24
+    assert most[4000] <= max(bound, 150)
+    assert most[4000] <= most[1000] + 16
+
+
+@pytest.mark.parametrize("make", [stateful, lambda: strategies.Frozen(GaussianNB(), initial="5d")])
+def test_without_refits_only_rows_that_wait_for_labels_are_held(engine, make):
+    """Stateful training keeps no raw data but what waits."""
+    run = engine(columns(3000), make(), batch=8, label_delay="10h")
+    held = []
+    for batch in run.prepared.batches("classification"):
+        turn = run.engine.advance(batch)
+        held.append(run.engine._book.rows)
+        assert turn.kept_bytes == pytest.approx(held[-1] * 16, rel=0.01)
+    assert max(held[40:]) <= 10 + 24 + 64 + 8
+
+
+def test_giving_rows_up_changes_nothing(engine, monkeypatch):
+    """An engine that keeps every row gives the same turns, for every window."""
+    cols = columns(700)
+    rng = np.random.default_rng(3)
+    cols["k"] = cols["at"] + rng.integers(0, 50, 700) * np.timedelta64(1, "h")
+    cols["a"][300:310] = 1e6
+    quality = {"quality": Quality(ranges={"a": (-10, 10)}, least_rows=5)}
+    for window, _ in WINDOWS:
+        strategy = stateless(window=window, trigger=triggers.every("1d"))
+        told = []
+        for keep in (False, True):
+            with monkeypatch.context() as patch:
+                if keep:
+                    patch.setattr("perennial.stream.book.Book.give_up", lambda *args, **kw: None)
+                run = replay(engine(cols, strategy, batch=20, known_at="k", settings=quality))
+                told.append([(turn.trained, turn.serving, turn.loss) for turn in run.turns])
+        assert told[0] == told[1], window
+
+
+def test_trainings_have_keys_by_content(engine):
+    """Another seed, parameter, label or weight is another training; the same content is the same."""
+    cols = columns(240)
+    weighed = {**cols, "w": np.linspace(0.5, 1.5, 240)}
+    flipped = {**cols, "y": cols["y"].copy()}
+    flipped["y"][3] = "down" if cols["y"][3] == "up" else "up"
+
+    def key(cols, model=None, seed=0, **stream):
+        trainer = Recorded()
+        stream = {"batch": "1d", **stream}
+        replay(engine(cols, stateless(model or GaussianNB()), trainer=trainer, settings={"seed": seed}, **stream))
+        return trainer.keys[0]
+
+    base = key(cols)
+    assert base == key(cols)
+    others = [
+        key(cols, seed=1),
+        key(cols, GaussianNB(var_smoothing=1e-6)),
+        key(flipped),
+        key(weighed, weight="w"),
+        key(cols, DummyClassifier()),
+    ]
+    assert len({base, *others}) == 6
+    assert key(cols, GaussianNB(), batch="12h") == base, "batches are no content"
