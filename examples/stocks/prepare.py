@@ -1,42 +1,52 @@
-"""From closes to a labelled stream: what would have been right to do, and when that was known.
+"""From daily prices to a labelled stream: what would have been right, and when that was known.
 
-A row is one ticker at the close of one trading day. Its label looks five trading days ahead: `buy` if the close is
-then more than 2 % higher, `sell` if it is more than 2 % lower, else `hold`. It becomes known at that close, which is
-what the column `known_at` says. The last five days of a ticker have no label.
+The label of a day looks five trading days ahead, at the ticker's adjusted close then against the day's own: ``buy``
+from +2 % on, ``sell`` from -2 % down, else ``hold``. The thresholds were fixed before any model was trained. The label
+is known at the fifth close, which `known_at` says; the last five days of each ticker have neither.
 
-    .venv/bin/python examples/stocks/prepare.py      # writes examples/stocks/signals.parquet
+    .venv/bin/python examples/stocks/prepare.py        # writes stream.parquet, which perennial.yaml reads
 """
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 HERE = Path(__file__).parent
-PRICES, SIGNALS = HERE / "prices.parquet", HERE / "signals.parquet"
-
-AHEAD = 5  # trading days
-THRESHOLD = 0.02
-FIRST, LAST = date(2004, 1, 2), date(2009, 12, 31)
-CLOSE = timedelta(hours=16)  # New York time
+HORIZON = 5  # trading days
+THRESHOLD = 0.02  # return over the horizon
+SINCE = datetime(2009, 1, 1)
 
 
-def label(prices: pd.DataFrame, first: date = FIRST, last: date = LAST) -> pd.DataFrame:
-    """The labelled rows of all trading days from `first` to `last`, in order of time and ticker."""
-    rows = prices.sort_values(["ticker", "timestamp"], kind="stable").reset_index(drop=True)
-    rows["timestamp"] = rows["timestamp"] + CLOSE
-    of_ticker = rows.groupby("ticker")
-    change = of_ticker["adjusted_close"].shift(-AHEAD) / rows["adjusted_close"] - 1
-    signal = np.select([change > THRESHOLD, change < -THRESHOLD], ["buy", "sell"], "hold")
-    rows["signal"] = pd.Series(signal, dtype="str").where(change.notna())
-    rows["known_at"] = of_ticker["timestamp"].shift(-AHEAD)
-    inside = rows["timestamp"].between(pd.Timestamp(first), pd.Timestamp(last) + timedelta(days=1))
-    return rows[inside].sort_values(["timestamp", "ticker"], kind="stable").reset_index(drop=True)
+def prices(since: datetime = SINCE) -> pa.Table:
+    """The bundled prices from ``since`` on: timestamp, ticker, adjusted_close, volume, by time and then ticker."""
+    return pq.read_table(HERE / "prices.parquet", filters=[("timestamp", ">=", since)])
+
+
+def labelled(prices: pa.Table) -> pa.Table:
+    """The prices with two more columns, ``label`` and ``known_at``; rows keep their order.
+
+    Parameters
+    ----------
+    prices : Table
+        With ``timestamp``, ``ticker`` and ``adjusted_close``; each ticker's rows in order of time, one per trading day.
+    """
+    frame = prices.to_pandas()
+    ahead = frame.groupby("ticker", sort=False)[["timestamp", "adjusted_close"]].shift(-HORIZON)
+    change = ahead["adjusted_close"] / frame["adjusted_close"] - 1
+    label = np.select([change >= THRESHOLD, change <= -THRESHOLD], ["buy", "sell"], "hold")
+    known = ahead["timestamp"].notna()
+    frame["label"] = pd.Series(label, index=frame.index).where(known, None)
+    frame["known_at"] = ahead["timestamp"]
+    return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
 
 
 if __name__ == "__main__":
-    label(pd.read_parquet(PRICES)).to_parquet(SIGNALS, index=False)
-    print(f"wrote {SIGNALS}")
+    stream = labelled(prices())
+    pq.write_table(stream, HERE / "stream.parquet")
+    print(f"wrote {HERE / 'stream.parquet'}: {stream.num_rows:,} rows, {stream['label'].null_count} without a label")

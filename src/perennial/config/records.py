@@ -450,8 +450,6 @@ class Quality(Made):
     """Bounds that values of a column must respect: [low, high]."""
     duplicates: float | None = None
     """Greatest share of rows that repeat an earlier row of the batch."""
-    labelled: float | None = None
-    """Least share of rows that will ever have a label."""
     least_rows: int = 20
     """Batches with fewer rows are not judged."""
 

@@ -88,7 +88,7 @@ class Examples:
     def identity(self) -> str:
         """Digest of what a learner sees: rows in order, labels by value, weights, groups, schema."""
         schema = self.features.schema
-        parts: list[str | bytes] = [schema.digest(), self.rows.tobytes()]
+        parts: list[str | bytes | memoryview] = [schema.digest(), np.ascontiguousarray(self.rows).data]
         if self.codes is not None:
             names = np.frombuffer(b"".join(bytes.fromhex(digest(repr(c)))[:8] for c in self.classes), dtype="S8")
             parts.append(names[np.maximum(self.codes, 0)][self.codes >= 0].tobytes() if len(names) else b"")

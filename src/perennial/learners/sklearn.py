@@ -636,9 +636,15 @@ def _view(estimator: Any, features: Features, view: View | None) -> View:
     if view is not None:
         return view
     kinds = {column.kind for column in features.schema.columns}
-    if kinds & {Kind.TEXT, Kind.OTHER} or _wants_frame(estimator):
+    if _wants_frame(estimator) or (kinds & {Kind.TEXT, Kind.OTHER} and not _bare(estimator)):
         return "frame"
     return "frame" if Kind.CATEGORY in kinds and isinstance(estimator, Pipeline) else "matrix"
+
+
+def _bare(estimator: Any) -> bool:
+    """Whether it is scikit-learn's own and has nothing inside that could read words."""
+    inside = any(hasattr(value, "fit") for value in estimator.get_params(deep=True).values())
+    return type(estimator).__module__.startswith("sklearn.") and not inside
 
 
 def _rows(estimator: Any, features: Features, view: View | None) -> Any:

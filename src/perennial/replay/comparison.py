@@ -156,12 +156,13 @@ def backtest(
     evaluation = Evaluation(prepared, task, measured, start, common["closes_at"])
     accounts: list[Account] = []
     for job, summary, folder in zip([*planned, *frozen], summaries, folders, strict=True):
-        columns = read(folder, summary)
-        line = evaluation.of(columns, summary.classes)
+        line = evaluation.of(read(folder, summary), summary.classes)
         accounts.append(account_of(job, summary, line, folder, priced, prepared, evaluation))
+        del line  # as large as the stream: no two are held at once
     lines: dict[str, Baseline] = {}
-    for name, (description, line) in evaluation.baselines(summaries[0].classes).items():
+    for name, description, line in evaluation.baselines(summaries[0].classes):
         lines[name] = Baseline(name=name, description=description, scores=line.scores, curve=line.curve)
+        del line
     if frozen:
         lines["frozen"] = baseline_of(accounts.pop())
     bound = None
@@ -175,7 +176,7 @@ def backtest(
     }
     shutil.rmtree(prepared.folder, ignore_errors=True)
     if cache is not None:
-        trainings.prune(keep / "trainings")
+        trainings.prune(keep, spare=folders)
     return BacktestResult(report, results, lines)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,35 +136,36 @@ class Evaluation:
 
     # ------------------------------------------------------------------ no-skill lines
 
-    def baselines(self, classes: tuple[Label, ...]) -> dict[str, tuple[str, Line]]:
-        """The no-skill lines with what each of them knows."""
+    def baselines(self, classes: tuple[Label, ...]) -> Iterator[tuple[str, str, Line]]:
+        """The no-skill lines, one after the other: name, what it knows, and its scores."""
         first = self._first_known
         rows = np.flatnonzero(self.scored(np.arange(self._prepared.rows)))
+        yield (
+            "no_change",
+            "repeats the last label known when the row itself came; strategies know labels only up to the start of the "
+            "row's batch",
+            self._plain(rows, self._no_change, None, classes),
+        )
         by_batch = baselines.no_change_by_batch(_labels(first), first.known_at, self._starts, self._firsts)
-        lines = {
-            "no_change": (
-                "repeats the last label known when the row itself came; strategies know labels only up to the start "
-                "of the row's batch",
-                self._plain(rows, self._no_change, None, classes),
-            )
-        }
         if not np.array_equal(by_batch, self._no_change, equal_nan=self._task == "regression"):
-            lines["no_change_by_batch"] = (
+            yield (
+                "no_change_by_batch",
                 "repeats the last label known at the start of the row's batch, as strategies know it",
                 self._plain(rows, by_batch, None, classes),
             )
+        del by_batch
         if self._task == "classification":
             assert first.codes is not None
             common = baselines.majority(first.codes, first.known_at, self._starts, self._firsts, len(first.classes))
-            lines["majority"] = (
+            yield (
+                "majority",
                 "the commonest class so far, with the shares of classes so far as probabilities",
                 self._plain(rows, common.predicted, common.proba, classes),
             )
         else:
             assert first.values is not None
             average = baselines.mean(first.values, first.known_at, self._starts, self._firsts)
-            lines["mean"] = ("the mean label so far", self._plain(rows, average, None, classes))
-        return lines
+            yield "mean", "the mean label so far", self._plain(rows, average, None, classes)
 
     def _plain(
         self,

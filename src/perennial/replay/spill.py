@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -261,7 +262,7 @@ def as_table(columns: Columns, summary: Summary, path: Path) -> pa.Table:
     where the model abstained or named a class that no label has named.
     """
     if not path.exists():
-        part = path.with_suffix(".part")
+        part = path.with_name(f"{path.name}.{uuid4().hex}.part")  # several may read one cached run
         n = len(columns.row)
         writer = None
         for start in range(0, max(n, 1), _FLUSH_ROWS):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import final
 
@@ -83,20 +84,27 @@ class Trainings:
         os.replace(part, path)
 
 
-def prune(folder: Path, keep_bytes: int = KEEP_BYTES) -> int:
-    """Delete the oldest entries of a cache until it holds at most ``keep_bytes``; gives how many went.
+def prune(folder: Path, keep_bytes: int = KEEP_BYTES, *, spare: Collection[Path] = ()) -> int:
+    """Delete the oldest trainings and runs of a cache until it holds at most ``keep_bytes``; gives how many went.
 
-    Locks are left: another backtest may hold one.
+    Locks are left: another backtest may hold one. Runs in ``spare`` stay: someone reads their predictions.
     """
     entries = []
-    for path in folder.glob("??/*"):
+    for path in (folder / "trainings").glob("??/*"):
         if path.suffix not in (".lock", ".part"):
             status = path.stat()
             entries.append((status.st_mtime, status.st_size, path))
+    for path in (folder / "runs").glob("*"):
+        if path.is_dir() and path not in spare:
+            status = path.stat()
+            entries.append((status.st_mtime, sum(file.stat().st_size for file in path.iterdir()), path))
     held, gone = sum(size for _, size, _ in entries), 0
     for _, size, path in sorted(entries):
         if held <= keep_bytes:
             break
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
         held, gone = held - size, gone + 1
     return gone

@@ -6,6 +6,7 @@ examples alone and not of how the window came there.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, final
 
 import numpy as np
@@ -32,17 +33,27 @@ class BlockSums:
 
     def fit(self, position: NDArray[np.int64], examples: Examples) -> Learner:
         """The model of ``examples``, which stand at ascending ``position``."""
-        block = position // GRID
-        edges = np.flatnonzero(np.diff(block)) + 1
+        inner = np.arange(int(position[0]) // GRID + 1, int(position[-1]) // GRID + 1) * GRID
+        bounds = [0, *np.searchsorted(position, inner).tolist(), len(position)]
         held: dict[int, tuple[NDArray[np.int64], Any]] = {}
         sums = []
-        for low, high in zip([0, *edges.tolist()], [*edges.tolist(), len(position)], strict=True):
-            number, members = int(block[low]), position[low:high]
+        for low, high in pairwise(bounds):
+            if low == high:
+                continue
+            members = position[low:high]
+            number = int(members[0]) // GRID
             before = self._whole.get(number)
-            if before is not None and np.array_equal(before[0], members):
+            if before is not None and _same(before[0], members):
                 held[number] = before
             else:
                 held[number] = (members.copy(), self._learner.summarise(examples.slice(low, high)))
             sums.append(held[number][1])
         self._whole = held
         return self._learner.fit_sum(sums, examples.slice(0, 0))
+
+
+def _same(one: NDArray[np.int64], other: NDArray[np.int64]) -> bool:
+    """Whether two ascending runs of positions are equal; unbroken runs are told by their ends."""
+    if len(one) != len(other) or one[0] != other[0] or one[-1] != other[-1]:
+        return False
+    return int(one[-1]) - int(one[0]) == len(one) - 1 or bool(np.array_equal(one, other))

@@ -243,7 +243,7 @@ class Book:
             at = position[inside] - rows.base
             known = rows.column("known")
             again = known[at]
-            if len(at) > 1 and len(np.unique(at)) < len(at):
+            if len(at) > 1 and not (np.diff(at) > 0).all() and len(np.unique(at)) < len(at):
                 again = again | ~_first_of_each(at)
             revised[inside] |= again
             known[at] = True
@@ -283,9 +283,11 @@ class Book:
         for segment in self._segments():
             usable = segment.column("learnable")
             index = np.flatnonzero(usable if unlabelled else usable & segment.column("known"))
+            unbroken = len(index) and int(index[-1]) - int(index[0]) == len(index) - 1
+            at = slice(int(index[0]), int(index[-1]) + 1) if unbroken else index
             position.append(index + segment.base)
-            time.append(segment.column("time")[index])
-            rows.append(segment.column("rows")[index])
+            time.append(segment.column("time")[at])
+            rows.append(segment.column("rows")[at])
         if not position:
             return Cut(
                 now=now,

@@ -11,7 +11,6 @@ import numpy as np
 from perennial.core.errors import ConfigError
 from perennial.core.features import Kind
 from perennial.core.records import Batch
-from perennial.core.times import NEVER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +25,6 @@ class Quality:
         Bounds that every non-null value of a numeric column must respect.
     duplicates : float, optional
         Greatest share of rows whose features equal those of an earlier row of the batch.
-    labelled : float, optional
-        Least share of rows that will ever have a label.
     least_rows : int
         Batches with fewer rows than this are not judged.
 
@@ -40,11 +37,10 @@ class Quality:
     nulls: float | None = None
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     duplicates: float | None = None
-    labelled: float | None = None
     least_rows: int = 20
 
     def __post_init__(self) -> None:
-        for name in ("nulls", "duplicates", "labelled"):
+        for name in ("nulls", "duplicates"):
             share = getattr(self, name)
             if share is not None and not 0 <= share <= 1:
                 raise ConfigError(name, share, "give a share between 0 and 1")
@@ -54,7 +50,7 @@ class Quality:
 
     def judges(self, rows: int) -> bool:
         """Whether a batch of so many rows could be quarantined."""
-        shares = (self.nulls, self.duplicates, self.labelled)
+        shares = (self.nulls, self.duplicates)
         return rows >= self.least_rows and (bool(self.ranges) or any(share is not None for share in shares))
 
     def fault(self, batch: Batch) -> str | None:
@@ -88,10 +84,6 @@ class Quality:
             share = 1 - len(np.unique(np.ascontiguousarray(batch.rows).view("V16"))) / len(batch)
             if share > self.duplicates:
                 return f"{share:.0%} of the rows repeat another, limit {self.duplicates:.0%}"
-        if self.labelled is not None:
-            share = float(np.mean(batch.known_at < NEVER))
-            if share < self.labelled:
-                return f"only {share:.0%} of the rows have a label, at least {self.labelled:.0%} needed"
         return None
 
 

@@ -74,8 +74,7 @@ def test_the_engine_refuses_rows_that_must_not_share_a_turn(job, what):
         made = job({**columns(), "id": np.arange(60)}, id="id", labels=LOG)
     engine = made.engine(Trainings(None))
     with pytest.raises(DataError, match="cannot share a turn: give them one by one"):
-        for batch in made.prepared.batches("classification", apart=True):
-            engine.advance(batch)
+        list(map(engine.advance, made.prepared.batches("classification", apart=True)))
 
 
 def test_quality_judges_batches_and_not_what_shares_a_turn(job):

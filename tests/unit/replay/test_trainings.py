@@ -84,15 +84,21 @@ def test_a_model_that_is_dear_to_keep_and_cheap_to_make_is_not_kept(tmp_path, te
 
 
 def test_pruning_takes_the_oldest_first_and_leaves_locks(tmp_path):
-    """What was used lately stays."""
-    folder = tmp_path / "ab"
-    folder.mkdir()
+    """What was used lately stays, trainings and runs alike, and so do runs that someone reads."""
+    folder = tmp_path / "trainings" / "ab"
+    folder.mkdir(parents=True)
     for age in range(4):
         path = folder / f"entry{age}"
         path.write_bytes(bytes(100))
-        os.utime(path, (1e9 - age, 1e9 - age))
+        os.utime(path, (1e9 - 2 * age, 1e9 - 2 * age))
         (folder / f"entry{age}.lock").touch()
-    assert prune(tmp_path, 250) == 2
+    for age, name in ((5, "old"), (99, "read")):
+        run = tmp_path / "runs" / name
+        run.mkdir(parents=True)
+        (run / "said").write_bytes(bytes(100))
+        os.utime(run, (1e9 - age, 1e9 - age))
+    assert prune(tmp_path, 250, spare=[tmp_path / "runs" / "read"]) == 3
     assert sorted(p.name for p in folder.iterdir() if p.suffix != ".lock") == ["entry0", "entry1"]
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["read"]
     assert len(list(folder.glob("*.lock"))) == 4
-    assert prune(tmp_path, 250) == 0
+    assert prune(tmp_path, 250, spare=[tmp_path / "runs" / "read"]) == 0

@@ -7,7 +7,6 @@ import pytest
 from perennial.core.errors import ConfigError
 from perennial.core.features import Chunk, Column, Features, Kind, Schema, Vocabulary
 from perennial.core.records import Batch
-from perennial.core.times import NEVER
 from perennial.stream.quality import Quality
 
 SCHEMA = Schema(
@@ -68,13 +67,6 @@ def test_duplicates_are_rows_that_repeat_an_earlier_one():
     assert fault(batch([1.0] * 4, rows=rows), duplicates=0.7) == "75% of the rows repeat another, limit 70%"
 
 
-def test_a_batch_without_labels_can_be_refused():
-    """The share of rows that ever get a label."""
-    known = np.array([0, NEVER, NEVER, NEVER])
-    assert fault(batch([1.0] * 4, known=known), labelled=0.25) is None
-    assert "only 25% of the rows have a label" in fault(batch([1.0] * 4, known=known), labelled=0.5)
-
-
 def test_small_batches_are_not_judged():
     """Shares of a few rows say nothing."""
     rules = Quality(nulls=0.0)
@@ -85,7 +77,7 @@ def test_small_batches_are_not_judged():
     assert not Quality(least_rows=1).judges(50)
 
 
-@pytest.mark.parametrize("rules", [{"nulls": 1.5}, {"duplicates": -0.1}, {"labelled": 2}, {"ranges": {"a": (2, 1)}}])
+@pytest.mark.parametrize("rules", [{"nulls": 1.5}, {"duplicates": -0.1}, {"ranges": {"a": (2, 1)}}])
 def test_settings_are_checked(rules):
     """A share outside [0, 1] and an empty range are errors when the record is made."""
     with pytest.raises(ConfigError):
