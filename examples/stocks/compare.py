@@ -21,7 +21,7 @@ import perennial as pn
 from perennial import strategies, triggers, windows
 
 INITIAL = "1826d"  # five years, before anything is predicted
-#: A label looks five trading days ahead: a week of calendar time, and more where there are holidays.
+#: A label looks five trading days ahead: a week, and more over holidays, which is what `known_at` is there for.
 APART: dict[str, Any] = {"purge": "7d", "embargo": "1d"}
 
 

@@ -159,6 +159,7 @@ class Engine:
         self._anchor = 0
         self._tip: _Line | None = None  # newest trained
         self._champion: _Line | None = None  # serving
+        self._started: Version | None = None  # an untrained start that no turn has told yet
         self._waiting: list[_Line] = []  # promoted, not yet ready
         self._rejections = 0
         self._fit_at = self._trained_at = 0
@@ -222,6 +223,8 @@ class Engine:
 
     def _end(self, turn: Turn, batch: Batch | None) -> Turn:
         self._give_up(turn.now)
+        if self._started is not None:
+            turn, self._started = replace(turn, trained=(self._started, *turn.trained)), None
         champion = self._champion
         return replace(
             turn,
@@ -340,6 +343,7 @@ class Engine:
             row_trees=0, first=-1, last=-1, newest=0, data=digest(), reason="starts untrained",
             key=digest(str(IDENTITY_FORMAT), "start", self._identity or self._learner.name),
         )  # fmt: skip
+        self._started = version
         model = self._learner.begin()
         if self.classes and isinstance(model, Interleaved):  # tell it the classes that are known before any label is
             none = np.empty(0, dtype=np.int64)

@@ -238,8 +238,9 @@ def test_an_untrained_start_is_version_one_zero(engine):
     assert run.turns[0].serving == "1.0"
     assert run.turns[0].predicted is not None
     assert run.turns[0].staleness is None
-    assert [v.number for v in run.versions] == ["1.1", "1.2", "1.3"]
-    assert run.versions[0].parent == "1.0"
+    assert [(v.number, v.kind) for v in run.versions][:2] == [("1.0", "start"), ("1.1", "update")]
+    assert [v.number for v in run.versions] == ["1.0", "1.1", "1.2", "1.3"]
+    assert [v.parent for v in run.versions] == [None, "1.0", "1.1", "1.2"]
 
 
 def test_every_example_is_learned_once_across_a_reset(engine):

@@ -131,7 +131,7 @@ class Chunk:
         self.rows: int = table.num_rows
         self.nbytes: int = table.get_total_buffer_size() if table.num_rows == 0 else table.nbytes
         self._matrices: dict[str, NDArray[Any]] = {}
-        self._dicts: list[dict[str, Any]] | None = None
+        self._dicts: list[dict[str, Any]] = []
 
     def matrix(self, dtype: str) -> NDArray[Any]:
         """Rows as a read-only row-major matrix, converted once."""
@@ -147,13 +147,28 @@ class Chunk:
         self._matrices[dtype] = out
         return out
 
-    def dicts(self) -> list[dict[str, Any]]:
-        """Rows as dicts of plain Python values, converted once. Shared: do not write to them."""
-        if self._dicts is None:
+    def dicts(self, stop: int) -> list[dict[str, Any]]:
+        """At least the first ``stop`` rows as dicts of plain Python values, each converted once.
+
+        Shared: do not write to them. Rows whose words are not in the vocabulary yet have not arrived, and wait.
+        """
+        done = len(self._dicts)
+        if done < stop:
             names = self.schema.names
-            columns = [column.to_pylist() for column in _in_words(self.table, self.schema).columns]
-            self._dicts = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+            fresh = _in_words(self.table.slice(done, self._readable(done) - done), self.schema)
+            rows = zip(*(column.to_pylist() for column in fresh.columns), strict=True)
+            self._dicts += [dict(zip(names, row, strict=True)) for row in rows]
         return self._dicts
+
+    def _readable(self, start: int) -> int:
+        """The first row from ``start`` on that holds a word the vocabulary does not have yet."""
+        end = self.rows
+        for j in self.schema.categories:
+            codes = self.table.column(j).slice(start, end - start).to_numpy()
+            unknown = codes >= len(self.schema.vocabularies[self.schema.names[j]])
+            if unknown.any():
+                end = start + int(np.argmax(unknown))
+        return end
 
     def _column(self, j: int, dtype: str) -> NDArray[Any]:
         column = self.schema.columns[j]
@@ -294,7 +309,7 @@ class Features:
         """Rows as dicts of plain Python values, as River takes them."""
         rows: list[dict[str, Any]] = []
         for chunk, index in self._parts:
-            made = chunk.dicts()
+            made = chunk.dicts(index.stop if isinstance(index, slice) else int(index.max(initial=-1)) + 1)
             rows += made[index] if isinstance(index, slice) else [made[i] for i in index.tolist()]
         return rows
 

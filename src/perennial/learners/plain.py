@@ -286,7 +286,7 @@ class _Moments:
     @classmethod
     def total(cls, several: Sequence[_Moments]) -> _Moments:
         """Moments of the rows of all: in one step if they share a layout, else pair by pair."""
-        layout = several[0].layout
+        layout = several[0].layout if several else None
         if layout is None or any(one.layout is None or one.layout.slots != layout.slots for one in several):
             out = cls()
             for one in several:

@@ -32,7 +32,9 @@ def learners_of(strategies: Mapping[str, Strategy]) -> dict[str, Learner]:
         If a strategy asks a learner to update that cannot.
     """
     if not isinstance(strategies, Mapping) or not strategies:
-        raise ConfigError("strategies", strategies, "give at least one: {'monthly': strategies.Stateless(...)}")
+        raise ConfigError(
+            "strategies", type(strategies).__name__, "give at least one: {'monthly': strategies.Stateless(...)}"
+        )
     found: dict[str, Learner] = {}
     for name, strategy in strategies.items():
         if not isinstance(name, str) or not name:

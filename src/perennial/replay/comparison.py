@@ -110,7 +110,7 @@ def backtest(
     if jobs is not None and (not isinstance(jobs, int) or jobs < 1):
         raise ConfigError("jobs", jobs, "give a positive number of processes")
     if not isinstance(stream, Stream):
-        raise ConfigError("stream", type(stream).__name__, "give a perennial.Stream")
+        raise ConfigError("stream", type(stream).__name__, "give a Stream: pn.Stream(data, time=..., target=...)")
     learners = checks.learners_of(strategies)
     task = next(iter(learners.values())).task
     measured = resolve(metrics, task)

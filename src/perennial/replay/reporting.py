@@ -150,13 +150,15 @@ def report_of(
             for b in lines.values()
         ],
         "clairvoyant": bound,
-        "recommended": recommend(evaluation, accounts, prices),
+        "recommended": recommend(evaluation, accounts, prices, lines),
         "warnings": _warnings(prepared, evaluation, accounts),
     }
 
 
-def recommend(evaluation: Evaluation, accounts: Sequence[Account], prices: Prices | None) -> dict[str, str] | None:
-    """The best strategy by money, else by the first metric."""
+def recommend(
+    evaluation: Evaluation, accounts: Sequence[Account], prices: Prices | None, lines: Mapping[str, Baseline]
+) -> dict[str, str] | None:
+    """The best strategy by money, else by the first metric; says so if a no-skill line is better by that metric."""
     if prices is not None:
         best = min(accounts, key=lambda account: account.result.costs["money"])
         amount = best.result.costs["money"]
@@ -174,6 +176,10 @@ def recommend(evaluation: Evaluation, accounts: Sequence[Account], prices: Price
     best = min(able, key=rank)
     word = "highest" if metric.greater_is_better else "lowest"
     reason = f"{word} {metric.name}, {best.result.scores[metric.name]:.4g}; no test of significance was made"
+    for line in lines.values():
+        said = line.scores[metric.name]
+        if said is not None and (said > -rank(best) if metric.greater_is_better else said < rank(best)):
+            reason += f"; but the no-skill line {line.name} has {said:.4g}"
     return {"strategy": best.result.name, "by": metric.name, "reason": reason}
 
 

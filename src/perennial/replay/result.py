@@ -141,7 +141,7 @@ class BacktestResult(Mapping[str, StrategyResult]):
 
     def to_json(self, path: str | Path) -> Path:
         """Write ``report.json``; its schema is ``perennial.replay.report.schema()``."""
-        path = Path(path)
+        path = _made(path)
         path.write_text(json.dumps(self._report, indent=1) + "\n", encoding="utf-8")
         return path
 
@@ -149,7 +149,7 @@ class BacktestResult(Mapping[str, StrategyResult]):
         """Write ``report.html``: one file that works offline."""
         from perennial.replay.report import html
 
-        path = Path(path)
+        path = _made(path)
         path.write_text(html(self._report), encoding="utf-8")
         return path
 
@@ -157,7 +157,7 @@ class BacktestResult(Mapping[str, StrategyResult]):
         """Write a picture: score over time, and score against cost."""
         from perennial.replay.report import picture
 
-        path = Path(path)
+        path = _made(path)
         path.write_text(picture(self._report), encoding="utf-8")
         return path
 
@@ -166,3 +166,10 @@ class BacktestResult(Mapping[str, StrategyResult]):
         from perennial.replay.report import table
 
         return table(self._report)
+
+
+def _made(path: str | Path) -> Path:
+    """The path, its folder made if missing: nobody wants to lose an hour's result to a missing folder."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

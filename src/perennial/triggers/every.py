@@ -75,4 +75,6 @@ def every(interval: Duration | None = None, *, rows: int | None = None) -> Every
         if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
             raise ConfigError("rows", rows, "give a positive whole number of rows")
         return Every(rows=rows)
+    if isinstance(interval, int) and not isinstance(interval, bool):
+        raise ConfigError("every", interval, f"give a duration such as '7d', or a number of rows as rows={interval}")
     return Every(interval=duration(interval, "every", positive=True))

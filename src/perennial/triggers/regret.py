@@ -64,7 +64,8 @@ def regret(worth: float, *, kappa: float = 0.5) -> Regret:
         What a retrain is worth in units of loss: its price divided by the price of one unit, e.g. how many wrong
         predictions it may cost.
     kappa : float
-        1 is optimal for staleness that grows linearly (the ski-rental argument), 0.5 acts sooner on jumps.
+        1 is optimal for staleness that grows linearly: the cost rate ``c / T + a T / 2`` is least where the regret
+        since the last training has come to ``c``. 0.5 acts sooner on jumps.
 
     Raises
     ------

@@ -25,6 +25,8 @@ def span_or_rows(span: Duration | None, rows: int | None, field: str, what: str)
     if rows is not None:
         check_rows(rows)
         return None
+    if isinstance(span, int) and not isinstance(span, bool):
+        raise ConfigError(field, span, f"give {what} a duration such as '30d', or a number of rows as rows={span}")
     return duration(span, field, positive=True)
 
 
