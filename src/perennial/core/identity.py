@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -124,10 +125,37 @@ def _named(value: Any) -> Any:
         raise Unhashable(f"{module}.{name} is a closure: what it holds cannot be told; use functools.partial")
     if _users_own(module):
         try:
-            return {"named": [module, name, digest(inspect.getsource(value))]}
+            return {"named": [module, name, digest(_source(module, value))]}
         except (OSError, TypeError) as error:
             raise Unhashable(f"{module}.{name} has no source: move it to a module") from error
     return {"named": [module, name]}
+
+
+def _source(module: str, value: Any) -> str:
+    """What decides how ``value`` behaves: its whole package, since it calls what stands beside it."""
+    path = Path(getattr(sys.modules[module], "__file__", None) or "")
+    if module == "__main__" or not path.is_file():
+        return inspect.getsource(value)
+    root = path
+    if "." in module:
+        top = sys.modules.get(module.partition(".")[0])
+        root = Path(getattr(top, "__file__", None) or path).parent
+    files = sorted(root.rglob("*.py")) if root.is_dir() else [path]
+    return digest(*(part for file in files for part in (file.name, file.read_bytes())))
+
+
+def users_code() -> str:
+    """Digest of the user's own modules that are loaded: what a process that was started earlier may have otherwise."""
+    parts = []
+    for name, module in sorted(sys.modules.items()):
+        path = getattr(module, "__file__", None)
+        if name != "__main__" and path and _users_own(name):
+            try:
+                status = os.stat(path)
+            except OSError:
+                continue
+            parts.append(f"{name}\0{path}\0{status.st_mtime_ns}\0{status.st_size}")
+    return digest(*parts)
 
 
 def _users_own(module: str) -> bool:

@@ -67,8 +67,8 @@ def lower_bound(job: Job, trainings: Path, evaluation: Evaluation, prices: Price
         "cost": best.cost,
         "trainings": best.trainings,
         "retrain_at": at,
-        "description": "the cheapest choice among this strategy's checkpoints, known only in hindsight: no schedule "
-        "of retrains on this window can cost less",
+        "description": "the cheapest choice among this strategy's checkpoints, known only in hindsight: no other "
+        "choice among them costs less",
     }
 
 

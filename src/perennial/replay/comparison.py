@@ -16,6 +16,7 @@ from typing import Any
 
 from perennial import __version__
 from perennial.core.errors import ConfigError, nearest
+from perennial.core.identity import users_code
 from perennial.core.records import TaskKind
 from perennial.core.times import NEVER, Duration, duration
 from perennial.metrics import Metric, Prices, resolve
@@ -111,6 +112,12 @@ def backtest(
         raise ConfigError("jobs", jobs, "give a positive number of processes")
     if not isinstance(stream, Stream):
         raise ConfigError("stream", type(stream).__name__, "give a Stream: pn.Stream(data, time=..., target=...)")
+    if quality is not None and not isinstance(quality, Quality):
+        raise ConfigError("quality", type(quality).__name__, "give perennial.stream.Quality(nulls=0.5, ...)")
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise ConfigError("seed", seed, "give a whole number")
+    if cache is not None and Path(cache).is_file():
+        raise ConfigError("cache", str(cache), "is a file: name a folder")
     learners = checks.learners_of(strategies)
     task = next(iter(learners.values())).task
     measured = resolve(metrics, task)
@@ -124,11 +131,16 @@ def backtest(
 
     home = Home()
     keep = Path(cache) if cache is not None else home.path
-    prepared = stream.prepare(
-        home.path / "stream",
-        extra=priced.columns if priced else (),
-        progress=None if progress is None else lambda done, rows: progress("reading", done, rows or 0),
-    )
+    try:
+        prepared = stream.prepare(
+            home.path / "stream",
+            extra=priced.columns if priced else (),
+            progress=None if progress is None else lambda done, rows: progress("reading", done, rows or 0),
+        )
+    except ConfigError as error:
+        if error.field != "extra":
+            raise
+        raise ConfigError("prices", error.got, error.need) from error  # the columns that prices name
     checks.check_labels(prepared, task, stream.positive)
     if priced is not None and task == "classification":
         priced.check(task, prepared.label_values)
@@ -237,13 +249,20 @@ def _run_all(
     for folder in folders:
         folder.parent.mkdir(parents=True, exist_ok=True)
     todo = [i for i, folder in enumerate(folders) if folders.index(folder) == i and finished(folder) is None]
-    workers = min(processes or os.cpu_count() or 1, max(len(todo), 1))
+    workers = min(processes or _cpus(), max(len(todo), 1))
     shared = cache if len(todo) > 1 or cache.exists() else None
     if workers == 1:
         _run_here(jobs, folders, todo, shared, progress)
     elif todo:
         _run_apart(jobs, folders, todo, shared, workers, progress)
     return [run(job, folder, None) for job, folder in zip(jobs, folders, strict=True)]  # all done: read back
+
+
+def _cpus() -> int:
+    """CPUs that this process may use, container limits included."""
+    from loky import cpu_count
+
+    return int(cpu_count())
 
 
 def _run_here(
@@ -278,7 +297,9 @@ def _run_apart(
     for file in watch.files:
         file.write_bytes(struct.pack("<q", 0))
     threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
-    executor = get_reusable_executor(max_workers=workers, env=threads, timeout=60)
+    # workers outlive a call, and with them the user's modules as they were: other code, other workers
+    settings = {**threads, "PERENNIAL_USERS_CODE": users_code()}
+    executor = get_reusable_executor(max_workers=workers, env=settings, timeout=60)
     try:
         futures: list[Future[None]] = [
             executor.submit(_run_one, jobs[i], folders[i], cache, file, os.getpid())

@@ -110,6 +110,10 @@ class BacktestResult(Mapping[str, StrategyResult]):
         except KeyError:
             raise ConfigError("strategy", name, nearest(str(name), self._strategies)) from None
 
+    def get(self, name: object, default: Any = None) -> Any:
+        """The result of a strategy, or ``default`` where there is none of that name."""
+        return self._strategies.get(str(name), default)
+
     def __contains__(self, name: object) -> bool:
         return name in self._strategies
 

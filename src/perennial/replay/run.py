@@ -133,7 +133,12 @@ def run(
         if (found := finished(folder)) is not None:  # two runs of the same name finished at once: they are equal
             return found
         shutil.rmtree(folder, ignore_errors=True)  # what is damaged goes
-        part.rename(folder)
+        try:
+            part.rename(folder)
+        except OSError:  # another process finished the same run in between
+            if (found := finished(folder)) is None:
+                raise
+            return found
         return summary
     finally:
         shutil.rmtree(part, ignore_errors=True)

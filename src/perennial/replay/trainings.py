@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import final
 
@@ -18,6 +19,7 @@ from perennial.core.protocols import Learner, Trained
 
 FORMAT = 1
 KEEP_BYTES = 4 * 2**30  #: what a cache folder may hold after a backtest; the oldest entries go first
+_WORTH_KEEPING = 0.005  # CPU seconds: what is made quicker than that is made again
 _BYTES_PER_SECOND = 64 * 2**20  # a model that is larger than this per CPU second of training is not worth keeping
 
 
@@ -55,7 +57,10 @@ class Trainings:
             if (found := self._loaded(path, template)) is not None:
                 return found
             trained = self._made(make)
-            self._keep(path, trained)
+            if trained.cpu_seconds >= _WORTH_KEEPING:
+                self._keep(path, trained)
+        if trained.cpu_seconds < _WORTH_KEEPING:
+            Path(f"{path}.lock").unlink(missing_ok=True)  # thousands of small updates would leave thousands of files
         return trained
 
     def _made(self, make: Callable[[], Learner]) -> Trained:
@@ -92,12 +97,14 @@ def prune(folder: Path, keep_bytes: int = KEEP_BYTES, *, spare: Collection[Path]
     entries = []
     for path in (folder / "trainings").glob("??/*"):
         if path.suffix not in (".lock", ".part"):
-            status = path.stat()
-            entries.append((status.st_mtime, status.st_size, path))
+            with suppress(FileNotFoundError):  # another backtest deletes too
+                status = path.stat()
+                entries.append((status.st_mtime, status.st_size, path))
     for path in (folder / "runs").glob("*"):
-        if path.is_dir() and path not in spare:
-            status = path.stat()
-            entries.append((status.st_mtime, sum(file.stat().st_size for file in path.iterdir()), path))
+        if path.is_dir() and path.suffix != ".part" and path not in spare:  # a part is being written
+            with suppress(FileNotFoundError):
+                status = path.stat()
+                entries.append((status.st_mtime, sum(file.stat().st_size for file in path.iterdir()), path))
     held, gone = sum(size for _, size, _ in entries), 0
     for _, size, path in sorted(entries):
         if held <= keep_bytes:

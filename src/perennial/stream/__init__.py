@@ -2,6 +2,7 @@
 
 from perennial.stream.lookback import LookBack
 from perennial.stream.prepared import Prepared, StreamLabels
+from perennial.stream.quality import Quality
 from perennial.stream.settings import Stream
 
-__all__ = ["LookBack", "Prepared", "Stream", "StreamLabels"]
+__all__ = ["LookBack", "Prepared", "Quality", "Stream", "StreamLabels"]

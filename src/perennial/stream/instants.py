@@ -36,10 +36,14 @@ class Instants:
         Its type: timestamp, date or string (ISO 8601).
     zone : str, optional
         The stated time zone.
+    ordered : bool
+        Whether the column is in order of time. Where it is not (``known_at``), the later reading of a repeated hour
+        is taken: a label that is known too late costs an hour, one that is known too early is the future.
     """
 
-    def __init__(self, column: str, dtype: Any, zone: str | None) -> None:
+    def __init__(self, column: str, dtype: Any, zone: str | None, *, ordered: bool = True) -> None:
         self._column = column
+        self._ordered = ordered
         self._stated = zone
         self._zoned: bool | None = None  # strings: whether they carry an offset, from the first block on
         self._last = _LOWEST
@@ -112,6 +116,8 @@ class Instants:
             raise self._skipped(times, first, origin) from error
         out = _micros(early).copy()
         late = _micros(pc.assume_timezone(times, self._stated, ambiguous="latest"))
+        if not self._ordered:
+            return late
         for i in np.flatnonzero(out != late):
             if out[i] < (out[i - 1] if i else self._last):
                 out[i] = late[i]

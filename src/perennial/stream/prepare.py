@@ -70,7 +70,7 @@ class _Pass:
         self._order = Order(stream.time, stream.span("lateness"))
         self._known = None
         if stream.known_at in self._types:
-            self._known = Instants(str(stream.known_at), self._types[stream.known_at], stream.time_zone)
+            self._known = Instants(str(stream.known_at), self._types[stream.known_at], stream.time_zone, ordered=False)
         self._log, self._label_type = _label_log(stream), pa.float64()
         if stream.target in self._types:
             self._label_type = label_type(str(stream.target), self._types[stream.target])
@@ -351,7 +351,7 @@ def _label_log(stream: Stream) -> _Log | None:
             continue
         break
     dtype = label_type(columns["target"], types[columns["target"]])
-    known = Instants(columns["known_at"], types[columns["known_at"]], stream.time_zone)
+    known = Instants(columns["known_at"], types[columns["known_at"]], stream.time_zone, ordered=False)
     ids: list[Any] = []
     labels: list[Any] = []
     instants = [np.empty(0, dtype=np.int64)]

@@ -24,9 +24,12 @@ class LossAbove:
     def step(self, state: Any, facts: Facts) -> tuple[Decision, Any]:
         """Fire if the mean over the newest turns that hold at least ``rows`` examples is above the level."""
         turns = [*state, [facts.loss.n, facts.loss.total]] if facts.loss.n else list(state)
-        while sum(n for n, _ in turns[1:]) >= self.rows:
-            turns.pop(0)
-        n, total = sum(n for n, _ in turns), sum(t for _, t in turns)
+        n, gone = sum(n for n, _ in turns), 0
+        while gone < len(turns) and n - turns[gone][0] >= self.rows:
+            n -= turns[gone][0]
+            gone += 1
+        del turns[:gone]
+        total = sum(t for _, t in turns)
         if n < self.rows:
             return Decision(False, f"{n:,} scored rows since the last training, {self.rows:,} needed"), turns
         what = facts.loss.name or "loss"
