@@ -19,7 +19,6 @@ from perennial.core.protocols import Learner, Trained
 
 FORMAT = 1
 KEEP_BYTES = 4 * 2**30  #: what a cache folder may hold after a backtest; the oldest entries go first
-_WORTH_KEEPING = 0.005  # CPU seconds: what is made quicker than that is made again
 _BYTES_PER_SECOND = 64 * 2**20  # a model that is larger than this per CPU second of training is not worth keeping
 
 
@@ -57,10 +56,7 @@ class Trainings:
             if (found := self._loaded(path, template)) is not None:
                 return found
             trained = self._made(make)
-            if trained.cpu_seconds >= _WORTH_KEEPING:
-                self._keep(path, trained)
-        if trained.cpu_seconds < _WORTH_KEEPING:
-            Path(f"{path}.lock").unlink(missing_ok=True)  # thousands of small updates would leave thousands of files
+            self._keep(path, trained)
         return trained
 
     def _made(self, make: Callable[[], Learner]) -> Trained:
