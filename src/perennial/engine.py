@@ -283,6 +283,8 @@ class Engine:
             n, total = n + len(losses), total + float(losses.sum())
         while self._said and (not self._said[0].out or self._said[0].until < now):
             self._said.pop(0)
+        if len(self._said) > 64 and sum(not said.out for said in self._said) > len(self._said) // 2:
+            self._said = [said for said in self._said if said.out]  # one late label holds no others
         return Loss(n=n, total=total, name=name)
 
     # ------------------------------------------------------------------ trigger, train, gate
@@ -684,7 +686,9 @@ class Engine:
         keep = self._strategy.window.keep(now, self._label_delay) if self._strategy.refits else Keep()
         unlearned = int(self._unlearned.min()) if len(self._unlearned) else self._seen
         waits = now - self._wait if self._wait else None
-        self._book.give_up(keep, initial=self._initial_rows or 0, unlearned=unlearned, waits=waits)
+        self._book.give_up(
+            keep, initial=self._initial_rows or 0, unlearned=unlearned, waits=waits, learns=self._strategy.updates
+        )
 
 
 def check_can_update(strategy: Strategy, learner: Learner) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from sklearn.dummy import DummyClassifier
+from sklearn.naive_bayes import GaussianNB
 
 import perennial as pn
 from perennial import strategies, triggers, windows
@@ -195,3 +196,21 @@ def test_unlabelled_rows_cost_nothing_but_a_prediction():
     assert {version.trained_rows for version in result["s"].versions} == {120}
     assert result.to_dict()["evaluated"]["rows"] == 180
     assert result.to_dict()["data"]["unlabelled_rows"] == 300
+
+
+def test_one_label_that_comes_very_late_does_not_hold_the_rows_after_it():
+    """A stateless window stays bounded when a label takes as long as the whole stream, and that label is scored."""
+    rng = np.random.default_rng(0)
+    n = 3000
+    at = np.datetime64("2026-01-01", "us") + np.arange(n) * np.timedelta64(1, "h")
+    known = at + np.timedelta64(2, "h")
+    known[400] = at[-1]
+    x = rng.normal(size=n)
+    table = pa.table({"at": at, "known": known, "x": x, "y": np.where(x > 0, "up", "down")})
+    stream = pn.Stream(table, time="at", target="y", known_at="known", batch=20)
+    strategy = strategies.Stateless(
+        GaussianNB(), initial=300, trigger=triggers.every(rows=200), window=windows.Sliding(rows=200)
+    )
+    result = pn.backtest(stream, {"s": strategy}, metrics=["accuracy"], jobs=1)["s"]
+    assert result.costs["kept_bytes"] < 500 * 8 * 2
+    assert result.predictions["label"].null_count == 0

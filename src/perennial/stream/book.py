@@ -129,6 +129,7 @@ class _Due:
     known_at: NDArray[np.int64]
     position: NDArray[np.int64]
     labels: NDArray[Any]
+    own: bool  # they came with their rows, not from a log
     done: int = 0
 
 
@@ -184,16 +185,18 @@ class Book:
         self._rows.append(batch.features, columns)
         self._label_values = batch.label_values
         coming = np.flatnonzero(batch.known_at < NEVER)
-        self._schedule(batch.known_at[coming], batch.first + coming, labels[coming])
+        self._schedule(batch.known_at[coming], batch.first + coming, labels[coming], own=True)
 
     def revise(self, revisions: Revisions, label_values: Sequence[Label]) -> None:
         """Take in labels that came apart from their rows; the latest one known wins."""
         labels = revisions.codes if self._by_code else revisions.values
         assert labels is not None
         self._label_values = label_values
-        self._schedule(revisions.known_at, revisions.position, labels)
+        self._schedule(revisions.known_at, revisions.position, labels, own=False)
 
-    def _schedule(self, known_at: NDArray[np.int64], position: NDArray[np.int64], labels: NDArray[Any]) -> None:
+    def _schedule(
+        self, known_at: NDArray[np.int64], position: NDArray[np.int64], labels: NDArray[Any], *, own: bool
+    ) -> None:
         if not len(position):
             return
         if len(position) > 1:
@@ -202,36 +205,38 @@ class Book:
                 order = np.lexsort((position, known_at))
                 known_at, position, labels = known_at[order], position[order], labels[order]
         self._pushed += 1
-        due = _Due(int(known_at[0]), self._pushed, int(position.min()), known_at, position, labels)
+        due = _Due(int(known_at[0]), self._pushed, int(position.min()), known_at, position, labels, own)
         heapq.heappush(self._heap, due)
 
     def due(self, now: int) -> Joined:
         """Labels that became known by ``now`` and were not before, in the order they did; they are joined now."""
-        taken: list[tuple[int, NDArray[np.int64], NDArray[np.int64], NDArray[Any]]] = []
+        taken: list[tuple[_Due, slice]] = []
         while self._heap and self._heap[0].next_at <= now:
             due = heapq.heappop(self._heap)
             upto = int(np.searchsorted(due.known_at, now, side="right"))
             part = slice(due.done, upto)
-            taken.append((due.order, due.known_at[part], due.position[part], due.labels[part]))
+            taken.append((due, part))
             if upto < len(due.known_at):
                 due.done, due.next_at = upto, int(due.known_at[upto])
                 due.first = int(due.position[upto:].min())
                 heapq.heappush(self._heap, due)
         if not taken:
             none = np.empty(0, np.int64)
-            return self._joined(none, none, np.empty(0, np.int32 if self._by_code else np.float64))
-        if len(taken) == 1:
-            _, known_at, position, labels = taken[0]
-        else:  # in order of arrival, so that a stable sort keeps what came later about a row behind what came before
-            taken.sort(key=lambda part: part[0])
-            known_at = np.concatenate([k for _, k, _, _ in taken])
-            position = np.concatenate([p for _, _, p, _ in taken])
-            labels = np.concatenate([lab for _, _, _, lab in taken])
+            return self._joined(none, none, np.empty(0, np.int32 if self._by_code else np.float64), none > 0)
+        # in order of arrival, so that a stable sort keeps what came later about a row behind what came before
+        taken.sort(key=lambda pair: pair[0].order)
+        known_at = np.concatenate([due.known_at[part] for due, part in taken])
+        position = np.concatenate([due.position[part] for due, part in taken])
+        labels = np.concatenate([due.labels[part] for due, part in taken])
+        own = np.repeat([due.own for due, _ in taken], [part.stop - part.start for _, part in taken])
+        if len(taken) > 1:
             order = np.lexsort((position, known_at))
-            known_at, position, labels = known_at[order], position[order], labels[order]
-        return self._joined(known_at, position, labels)
+            known_at, position, labels, own = known_at[order], position[order], labels[order], own[order]
+        return self._joined(known_at, position, labels, own)
 
-    def _joined(self, known_at: NDArray[np.int64], position: NDArray[np.int64], labels: NDArray[Any]) -> Joined:
+    def _joined(
+        self, known_at: NDArray[np.int64], position: NDArray[np.int64], labels: NDArray[Any], own: NDArray[np.bool_]
+    ) -> Joined:
         if self._by_code:
             labels = self._classify(labels)
         revised = np.zeros(len(position), dtype=bool)
@@ -249,7 +254,7 @@ class Book:
             known[at] = True
             rows.column("label")[at] = labels[inside]
             outside &= ~inside
-        revised |= outside  # given up long ago: it can only be a correction
+        revised |= outside & ~own  # given up long ago: what a log says of it now is a correction
         return Joined(
             position=position,
             known_at=known_at,
@@ -368,7 +373,9 @@ class Book:
 
     # ------------------------------------------------------------------ rows go
 
-    def give_up(self, keep: Keep, *, initial: int, unlearned: int, waits: int | None = None) -> None:
+    def give_up(
+        self, keep: Keep, *, initial: int, unlearned: int, waits: int | None = None, learns: bool = True
+    ) -> None:
         """Let go of rows that nobody can ask for again.
 
         Parameters
@@ -381,11 +388,14 @@ class Book:
             Lowest position that waits to be learned.
         waits : int, optional
             Rows with an event time from this instant on may still get a label from a log.
+        learns : bool
+            Whether rows are learned as their labels come. Where they are not, a row that waits for its label is kept
+            no longer than the window wants it: one label that takes a year does not hold a year of rows.
         """
         rows = self._rows
         if rows is None or keep.everything:
             return
-        low = min([unlearned, rows.stop, *(due.first for due in self._heap)])
+        low = min([unlearned, rows.stop, *(due.first for due in self._heap if learns)])
         if waits is not None:
             silent = ~rows.column("known") & (rows.column("time") >= waits)
             low = min(low, rows.base + int(np.argmax(silent))) if silent.any() else low
