@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.parquet as pq
 import pytest
 
 from perennial.config import load
@@ -127,3 +128,30 @@ def test_a_reader_that_stops_early_is_no_bug(project):
     line = f"{sys.executable} -m perennial version | head -1"
     done = subprocess.run(line, shell=True, cwd=project, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("time: att", "line 3: stream.time='att': no such column: did you mean `at`?"),
+        ("label: {column: yy, delay: 1d}", "line 4: stream.label.column='yy': no such column"),
+        ("drop: [nothing]", "line 5: stream.drop='nothing': no such column"),
+    ],
+)
+def test_a_column_that_is_not_there_is_told_with_its_line(tmp_path, wrong, told):
+    """What only the data can show to be wrong is told where it was written, before any training."""
+    times = np.datetime64("2026-01-01", "us") + np.arange(300) * np.timedelta64(6, "h")
+    table = pa.table({"at": times, "x": np.arange(300.0), "w": np.ones(300), "y": ["a", "b"] * 150})
+    pq.write_table(table, tmp_path / "calls.parquet")
+    lines = ["time: at", "label: {column: y, delay: 1d}", "drop: [w]"]
+    key = wrong.partition(":")[0]
+    lines = [wrong if line.startswith(key) else line for line in lines]
+    (tmp_path / "perennial.yaml").write_text(
+        "stream:\n  source: calls.parquet\n  " + "\n  ".join(lines) + "\nmodel: sklearn.naive_bayes.GaussianNB\n"
+        "initial: 10d\nstrategies: {weekly: {stateless: {every: 7d}}}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "perennial", "backtest"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert told in done.stderr

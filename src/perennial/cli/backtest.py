@@ -69,8 +69,11 @@ def _result(loaded: Loaded, jobs: int | None, cache: Path | None) -> BacktestRes
     built = loaded.build()
     from perennial.replay import backtest
 
-    with screen.progress() as progress:
-        return backtest(built.stream, built.strategies, jobs=jobs, cache=cache, progress=progress, **built.settings)
+    try:
+        with screen.progress() as progress:
+            return backtest(built.stream, built.strategies, jobs=jobs, cache=cache, progress=progress, **built.settings)
+    except ConfigError as error:
+        raise loaded.placed(error) from error
 
 
 def write(result: BacktestResult, loaded: Loaded, folder: Path) -> dict[str, Path]:

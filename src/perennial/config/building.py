@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 #: where the file writes what the stream calls by these names
-_STREAM: dict[str, Steps] = {
+STREAM_NAMES: dict[str, Steps] = {
     "target": ("label", "column"),
     "label_delay": ("label", "delay"),
     "known_at": ("label", "known_at"),
@@ -91,7 +91,7 @@ def build(
     for key, learner in learners.items():
         with collect.at("strategies", key, config.strategies[key].kind):
             strategies[key] = _strategy(config, key, learner)
-    with collect.at("stream", names=_STREAM):
+    with collect.at("stream", names=STREAM_NAMES):
         stream = _stream(config, folder)
     metrics = _metrics(config, learners, collect)
     if collect.problems:

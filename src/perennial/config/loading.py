@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perennial.config.building import Built, build
-from perennial.config.checking import checked
+from perennial.config.building import STREAM_NAMES, Built, build
+from perennial.config.checking import as_problem, checked
 from perennial.config.document import Document, read
+from perennial.config.problems import Steps, refuse
 from perennial.config.records import Config
 from perennial.config.writing import scalar_text, to_yaml
 from perennial.core.errors import ConfigError, nearest
@@ -32,6 +33,24 @@ class Loaded:
         """The objects it describes; see :func:`~perennial.config.building.build`."""
         document = self.document
         return build(self.config, folder=self.folder, name=document.name, data=document.data, lines=document.lines)
+
+    def placed(self, error: ConfigError) -> ConfigError:
+        """An error that the data brought to light, such as a column that is not there, with the line that is wrong.
+
+        An error about no setting of the file is given back as it is.
+        """
+        steps: Steps = ("stream", *STREAM_NAMES.get(error.field, (error.field,)))
+        if error.field in ("prices", "cost"):
+            steps = ("cost",)
+        while steps and steps not in self.document.lines:
+            steps = steps[:-1]
+        if steps in ((), ("stream",)) and error.field != "stream":
+            return error
+        problem = as_problem(error, steps, self.document.data, self.document.lines)
+        try:
+            refuse(self.document.name, [problem])
+        except ConfigError as told:
+            return told
 
     def deploying(self, strategy: str, file: Path) -> str:
         """The text of the same configuration with ``deploy`` filled in, to be written at ``file``.
