@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from perennial.cli import screen
-from perennial.core.errors import ConfigError
+from perennial.core.errors import ConfigError, LedgerError
 
 if TYPE_CHECKING:
     from perennial.config import Loaded
@@ -74,6 +76,17 @@ def _result(loaded: Loaded, jobs: int | None, cache: Path | None) -> BacktestRes
             return backtest(built.stream, built.strategies, jobs=jobs, cache=cache, progress=progress, **built.settings)
     except ConfigError as error:
         raise loaded.placed(error) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        places, kept = f"{tempfile.gettempdir()} (TMPDIR)", ""
+        if cache is not None:
+            places, kept = (
+                f"{places} and the cache {cache}",
+                "; what was finished is in the cache and is not done twice",
+            )
+        need = f"the disk is full: free some space in {places}, or name other folders, and run again{kept}"
+        raise LedgerError(need) from error
 
 
 def write(result: BacktestResult, loaded: Loaded, folder: Path) -> dict[str, Path]:

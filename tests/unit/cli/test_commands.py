@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from datetime import datetime, timedelta
 
@@ -172,3 +173,17 @@ def test_demo_runs_the_backtest_in_its_own_copy(folder, calls, monkeypatch, caps
     assert cli.main(["demo", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == REPORT
     assert [call["seed"] for call in calls] == [0, 5]
+
+
+def test_a_full_disk_is_answered(folder, monkeypatch, capsys):
+    """What is full, what to do, and that finished work is kept; no traceback."""
+
+    def full(stream, strategies, **settings):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("perennial.replay.backtest", full)
+    assert cli.main(["backtest", "-c", "conf/perennial.yaml"]) == 5
+    said = capsys.readouterr().err
+    assert "the disk is full: free some space in" in said
+    assert ".perennial" in said
+    assert "Traceback" not in said
