@@ -64,6 +64,9 @@ from perennial.stream.quality import Quality
 
 Event = Batch | Tick | Close
 
+#: updates that fail in a row until their examples are given up: one may want more rows, a poisoned one never ends
+UPDATE_TRIES = 3
+
 
 @dataclass(slots=True)
 class _Said:
@@ -162,6 +165,7 @@ class Engine:
         self._started: Version | None = None  # an untrained start that no turn has told yet
         self._waiting: list[_Line] = []  # promoted, not yet ready
         self._rejections = 0
+        self._failures = 0  # updates that failed in a row
         self._fit_at = self._trained_at = 0
         self._since_fit = self._since_training = 0  # examples labelled since
         self._unlearned: NDArray[np.int64] = np.empty(0, dtype=np.int64)
@@ -181,7 +185,8 @@ class Engine:
         DataError
             If the first training has no example, or only one class.
         LearnerError
-            If the first training, an update or a prediction fails.
+            If the first training or a prediction fails, or an update among rows that share a turn. Any other training
+            that fails is recorded and changes no model.
         """
         turn = self._apart(event) if isinstance(event, Batch) and event.apart else self._together(event)
         self._turns += 1
@@ -203,17 +208,19 @@ class Engine:
             self._begin(batch)
             if batch.revisions is not None:
                 self._book.revise(batch.revisions, batch.label_values)
-        joined = self._join(now)
+        joined, unfit = self._join(now)
         loss = self._score(joined, now)
         bad = self._quality.fault(batch) if batch is not None and judged else None
-        turn = Turn(index=self._turns, now=now, rows=len(batch) if batch else 0, joined=joined, loss=loss)
+        turn = Turn(
+            index=self._turns, now=now, rows=len(batch) if batch else 0, joined=joined, loss=loss, quarantined=unfit
+        )
         if not isinstance(event, Close):
             turn = self._train(turn)
         if batch is not None:
             turn = self._predict(turn, batch)
             self._book.arrive(batch, learnable=bad is None)
             self._seen += len(batch)
-        return self._end(replace(turn, quarantined=bad), batch)
+        return self._end(_quarantined(turn, bad), batch)
 
     def _begin(self, batch: Batch) -> None:
         if self._begun is None:
@@ -237,8 +244,10 @@ class Engine:
 
     # ------------------------------------------------------------------ join and score
 
-    def _join(self, now: int) -> Joined:
+    def _join(self, now: int) -> tuple[Joined, str | None]:
+        """Labels known by ``now``, and why some of them must not be learned."""
         joined = self._book.due(now)
+        unfit = self._judge_labels(joined, now) if self._quality.judges_labels else None
         new = joined.position[~joined.revised]
         self._since_fit += len(new)
         self._since_training += len(new)
@@ -247,7 +256,17 @@ class Engine:
             self._unlearned = np.concatenate([self._unlearned, new])
         if self._sums is not None and joined.revised.any():
             self._sums.forget(joined.position[joined.revised])
-        return joined
+        return joined, unfit
+
+    def _judge_labels(self, joined: Joined, now: int) -> str | None:
+        due = self._book.came_due(now - self._label_delay)
+        missing = self._quality.missing_fault(len(due), int(self._book.known(due).sum()))
+        if missing is not None:
+            self._book.quarantine(due)
+        rate = self._quality.rate_fault(joined, self.classes)
+        if rate is not None:
+            self._book.quarantine(joined.position[~joined.revised])
+        return "; ".join(fault for fault in (missing, rate) if fault) or None
 
     def _none(self) -> Joined:
         return self._book.due(-NEVER)
@@ -383,6 +402,7 @@ class Engine:
         # block sums depend, in the last bit, on where the grid of blocks lies: such a model is not shared
         trained = self._try(turn, make, None if summed else key, first)
         if isinstance(trained, str):
+            self._rejections += 1
             return _note(turn, f"{plan.reason}: training failed, the champion stays: {trained}")
         before = self._tip.version if self._tip else None
         version = Version(
@@ -422,14 +442,31 @@ class Engine:
             model.update(examples, seed)
             return model
 
-        trained = self._try(turn, make, key, True)
-        assert isinstance(trained, Trained)
+        safe = model.save() if model is tip.model else None
+        trained = self._try(turn, make, key, False)
+        if isinstance(trained, str):
+            if safe is not None:  # it may have learned a part before it failed
+                tip.model = model.load(safe)
+            return self._failed_update(turn, f"{plan.reason}: update failed: {trained}")
+        self._failures = 0
         version = self._next_minor(turn, examples, position, key, plan.reason, 1)
         version = replace(version, row_trees=trained.model.row_trees(len(examples)))
         self._unlearned = self._unlearned[:0]
         self._trained_at = turn.now
         self._since_training = 0
         return self._propose(turn, _Line(version, trained.model), trained)
+
+    def _failed_update(self, turn: Turn, what: str) -> Turn:
+        """The line stays as it was; its examples wait for the next update, and are given up if that goes on failing."""
+        self._rejections += 1
+        self._failures += 1
+        if self._failures < UPDATE_TRIES:
+            return _note(turn, f"{what}; its {len(self._unlearned):,} rows wait for the next update")
+        self._failures = 0
+        self._book.quarantine(self._unlearned)
+        fault = f"{len(self._unlearned):,} rows failed to be learned {UPDATE_TRIES} times in a row"
+        self._unlearned = self._unlearned[:0]
+        return _quarantined(_note(turn, f"{what}; its rows are given up"), fault)
 
     def _own_copy(self, tip: _Line) -> Updatable:
         """The model to update: the tip itself, or a copy where an older state of it still serves or may."""
@@ -576,10 +613,10 @@ class Engine:
                     return turn
                 rest = self._apart(_part(batch, ahead, len(batch)))
                 return _merged(turn, rest, len(batch))
-            first = self._predict_ready(self._train(replace(first, joined=self._join(int(starts[0])))))
+            first = self._predict_ready(self._train(replace(first, joined=self._join(int(starts[0]))[0])))
         self._book.arrive(batch)  # of a single row no quality can be told: none is quarantined
         self._seen += len(batch)
-        joined = _joined_both(first.joined, self._join(int(starts[-1])))
+        joined = _joined_both(first.joined, self._join(int(starts[-1]))[0])
         turn = replace(first, joined=joined, now=int(starts[-1]))
         return self._end(self._test_then_train(turn, batch, starts, known), batch)
 
@@ -812,6 +849,11 @@ def _check_classes(examples: Examples) -> None:
 
 def _decided(turn: Turn, reason: str) -> Turn:
     return replace(turn, decisions=(*turn.decisions, Decision(False, reason)))
+
+
+def _quarantined(turn: Turn, fault: str | None) -> Turn:
+    """The turn with one more reason why rows are never learned."""
+    return replace(turn, quarantined="; ".join(why for why in (turn.quarantined, fault) if why) or None)
 
 
 def _note(turn: Turn, note: str) -> Turn:

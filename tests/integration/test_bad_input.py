@@ -242,6 +242,18 @@ def test_a_range_for_no_column():
 
     with pytest.raises(ConfigError, match=r"ranges\.xx.*no such column of numbers"):
         backtest(quality=Quality(ranges={"xx": (0, 1)}))
+    with pytest.raises(ConfigError, match=r"label_rates\.maybe.*no label has this value"):
+        backtest(quality=Quality(label_rates={"maybe": (0, 1)}))
+    with pytest.raises(ConfigError, match="label_rates.*0 <= low <= high <= 1"):
+        Quality(label_rates={"maybe": (0.5, 1.5)})
+
+
+def test_a_rule_for_labels_that_are_never_due():
+    """Whether labels are missing can be told only where their delay is fixed."""
+    from perennial.stream.quality import Quality
+
+    with pytest.raises(ConfigError, match=r"labelled=0\.9: needs a fixed `label_delay`"):
+        backtest(quality=Quality(labelled=0.9), stream={"within": "30d", "absent": "down"})
 
 
 def test_a_clairvoyant_schedule_without_prices():

@@ -450,8 +450,12 @@ class Quality(Made):
     """Bounds that values of a column must respect: [low, high]."""
     duplicates: float | None = None
     """Greatest share of rows that repeat an earlier row of the batch."""
+    labelled: float | None = None
+    """Least share of rows that get a label by the time it is due; needs a fixed label delay."""
+    label_rates: dict[str | int | bool, Annotated[tuple[float, float], Strict(False)]] = Field(default_factory=dict)
+    """Bounds on the share of a class among labels that come together: [low, high]."""
     least_rows: int = 20
-    """Batches with fewer rows are not judged."""
+    """Batches with fewer rows, and fewer labels that come together, are not judged."""
 
 
 class Gate(Record):

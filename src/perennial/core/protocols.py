@@ -214,7 +214,7 @@ class Facts:
     loss : Loss
         Losses of the predictions whose labels became known in this turn.
     rejections : int
-        Verdicts against challengers since the last promotion.
+        Verdicts against challengers, and trainings that failed, since the last promotion.
     """
 
     now: int

@@ -17,6 +17,7 @@ from perennial.engine import check_can_update
 from perennial.learners import as_learner
 from perennial.replay.run import Job, shares_turns
 from perennial.strategies import Frozen, Hybrid, Stateful, Stateless, Strategy
+from perennial.stream import Stream
 from perennial.stream.prepared import Prepared
 from perennial.stream.quality import Quality
 
@@ -99,12 +100,25 @@ def cautions(prepared: Prepared, learner: Learner) -> tuple[str, ...]:
     return () if say is None else tuple(say(_row(prepared.schema, {})))
 
 
-def check_quality(prepared: Prepared, quality: Quality | None) -> None:
-    """Raise ``ConfigError`` if a range is given for something that is no column of numbers."""
+def check_quality(prepared: Prepared, quality: Quality | None, stream: Stream, task: TaskKind) -> None:
+    """Raise ``ConfigError`` if a rule is about no column of numbers, no class, or labels that are never due."""
+    if quality is None:
+        return
     numbers = [column.name for column in prepared.schema.columns if column.kind is Kind.NUMBER]
-    for name in quality.ranges if quality is not None else ():
+    for name in quality.ranges:
         if name not in numbers:
             raise ConfigError(f"ranges.{name}", name, f"no such column of numbers: {nearest(name, numbers)}")
+    if quality.labelled is not None and (stream.known_at, stream.within, stream.labels) != (None, None, None):
+        raise ConfigError(
+            "labelled", quality.labelled, "needs a fixed `label_delay`: nobody knows when these labels are late"
+        )
+    known = prepared.label_values or ()
+    for label in quality.label_rates:
+        if task == "regression":
+            raise ConfigError("label_rates", label, "is about classes, and the models are regressors: take it out")
+        if not any(type(label) is type(value) and label == value for value in known):
+            hint = nearest(str(label), map(str, known))
+            raise ConfigError(f"label_rates.{label}", label, f"no label has this value: {hint}")
 
 
 def _row(schema: Schema, values: Mapping[str, Any]) -> Features:

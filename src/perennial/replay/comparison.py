@@ -144,7 +144,7 @@ def backtest(
     checks.check_labels(prepared, task, stream.positive)
     if priced is not None and task == "classification":
         priced.check(task, prepared.label_values)
-    checks.check_quality(prepared, quality)
+    checks.check_quality(prepared, quality, stream, task)
     for learner in learners.values():
         checks.check_columns(prepared, learner)
     common: dict[str, Any] = {

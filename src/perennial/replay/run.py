@@ -28,7 +28,7 @@ from perennial.stream.prepared import Prepared
 from perennial.stream.quality import Quality
 
 #: bump when the engine's results for the same input change: whole runs are then not taken from a cache
-RUN_FORMAT = 1
+RUN_FORMAT = 2
 
 SUMMARY, FILES = "summary.pickle", "files.json"  #: of a finished run: what it did, and the digests of all its files
 
@@ -204,7 +204,8 @@ def shares_turns(job: Job) -> bool:
     """Whether nothing has to be decided between rows, so that many may share a turn."""
     if job.prepared.batch != 1 or not job.strategy.row_by_row or job.prepared.revisions or job.prepared.late_rows:
         return False
-    return not job.train_latency and job.gate is None and not job.quality.judges(1)
+    judged = job.quality.judges(1) or job.quality.judges_labels
+    return not job.train_latency and job.gate is None and not judged
 
 
 def _revisions(

@@ -158,6 +158,7 @@ class Book:
         self._initial: _Rows | None = None
         self._heap: list[_Due] = []
         self._pushed = 0
+        self._overdue_from = 0  # rows before this position came due in an earlier turn
 
     # ------------------------------------------------------------------ rows and labels come
 
@@ -175,6 +176,7 @@ class Book:
             "label": np.full(n, UNLABELLED, np.int32) if self._by_code else np.full(n, np.nan),
             "known": np.zeros(n, dtype=bool),
             "learnable": np.full(n, learnable),
+            "overdue": np.zeros(n, dtype=bool),
         }
         if batch.weights is not None:
             columns["weight"] = batch.weights
@@ -280,6 +282,24 @@ class Book:
             found = self._class_of[codes]
         return np.asarray(found, dtype=np.int32)
 
+    def came_due(self, until: int) -> NDArray[np.int64]:
+        """Positions of rows with an event time up to ``until`` that no earlier call gave: their label is due by now."""
+        rows = self._rows
+        if rows is None:
+            return np.empty(0, dtype=np.int64)
+        low = max(self._overdue_from - rows.base, 0)
+        due = low + np.flatnonzero((rows.column("time")[low:] <= until) & ~rows.column("overdue")[low:])
+        rows.column("overdue")[due] = True
+        waiting = np.flatnonzero(~rows.column("overdue")[low:])
+        self._overdue_from = rows.base + (low + int(waiting[0]) if len(waiting) else rows.n)
+        return rows.base + due
+
+    def quarantine(self, position: NDArray[np.int64]) -> None:
+        """Rows that shall never be learned; those that are no longer kept never will be."""
+        for rows in self._segments():
+            inside = (position >= rows.base) & (position < rows.stop)
+            rows.column("learnable")[position[inside] - rows.base] = False
+
     # ------------------------------------------------------------------ rows are asked for
 
     def cut(self, now: int, *, initial: int, label_delay: int, seed: int, unlabelled: bool = False) -> Cut:
@@ -318,11 +338,17 @@ class Book:
 
     def learnable(self, position: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each position may be learned, shape (n,): it is labelled, kept, and not quarantined."""
+        return self.known(position) & self._flag("learnable", position)
+
+    def known(self, position: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether the label of each position is known and the row kept, shape (n,)."""
+        return self._flag("known", position)
+
+    def _flag(self, name: str, position: NDArray[np.int64]) -> NDArray[np.bool_]:
         out = np.zeros(len(position), dtype=bool)
         for rows in self._segments():
             inside = (position >= rows.base) & (position < rows.stop)
-            at = position[inside] - rows.base
-            out[inside] = rows.column("learnable")[at] & rows.column("known")[at]
+            out[inside] = rows.column(name)[position[inside] - rows.base]
         return out
 
     def examples(self, position: NDArray[np.int64], weights: NDArray[np.float64] | None = None) -> Examples:

@@ -1,4 +1,4 @@
-"""What a batch must hold to be learned from. One that does not is quarantined: predicted, and never learned."""
+"""What rows and labels must hold to be learned from. Those that do not are quarantined: predicted, never learned."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ import numpy as np
 
 from perennial.core.errors import ConfigError
 from perennial.core.features import Kind
-from perennial.core.records import Batch
+from perennial.core.records import Batch, Joined, Label
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
     """Rules for a batch, each off unless set. Rows fewer than ``least_rows`` are not judged.
+
+    A batch is judged by its features when it arrives, and by labels only when they are due: what is not known yet
+    decides nothing.
 
     Parameters
     ----------
@@ -25,8 +28,14 @@ class Quality:
         Bounds that every non-null value of a numeric column must respect.
     duplicates : float, optional
         Greatest share of rows whose features equal those of an earlier row of the batch.
+    labelled : float, optional
+        Least share of the rows whose label came due in a turn that did get one. Needs a fixed label delay: of other
+        labels nobody knows when they are late.
+    label_rates : mapping of label to (low, high)
+        Bounds on the share of a class among the labels that became known in a turn, a feed that says "no" to
+        everything being worse than one that says nothing.
     least_rows : int
-        Batches with fewer rows than this are not judged.
+        Batches, and labels that come together, of fewer rows than this are not judged.
 
     Raises
     ------
@@ -37,16 +46,26 @@ class Quality:
     nulls: float | None = None
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     duplicates: float | None = None
+    labelled: float | None = None
+    label_rates: Mapping[Label, tuple[float, float]] = field(default_factory=dict)
     least_rows: int = 20
 
     def __post_init__(self) -> None:
-        for name in ("nulls", "duplicates"):
+        for name in ("nulls", "duplicates", "labelled"):
             share = getattr(self, name)
             if share is not None and not 0 <= share <= 1:
                 raise ConfigError(name, share, "give a share between 0 and 1")
         for column, (low, high) in self.ranges.items():
             if not low <= high:
                 raise ConfigError(f"ranges.{column}", (low, high), "give (low, high) with low <= high")
+        for label, (low, high) in self.label_rates.items():
+            if not 0 <= low <= high <= 1:
+                raise ConfigError(f"label_rates.{label}", (low, high), "give shares (low, high), 0 <= low <= high <= 1")
+
+    @property
+    def judges_labels(self) -> bool:
+        """Whether labels could be quarantined as they come."""
+        return self.labelled is not None or bool(self.label_rates)
 
     def judges(self, rows: int) -> bool:
         """Whether a batch of so many rows could be quarantined."""
@@ -58,6 +77,32 @@ class Quality:
         if not self.judges(len(batch)):
             return None
         return self._null_fault(batch) or self._range_fault(batch) or self._row_fault(batch)
+
+    def missing_fault(self, due: int, labelled: int) -> str | None:
+        """Why rows must not be learned from whose labels came due together; None if they may.
+
+        Parameters
+        ----------
+        due, labelled : int
+            How many rows there are, and how many of them got a label.
+        """
+        if self.labelled is None or due < self.least_rows or labelled >= self.labelled * due:
+            return None
+        return f"{labelled / due:.0%} of the {due:,} rows whose label was due have one, least {self.labelled:.0%}"
+
+    def rate_fault(self, joined: Joined, classes: tuple[Label, ...]) -> str | None:
+        """Why rows must not be learned from whose labels became known together; None if they may."""
+        if joined.codes is None or not self.label_rates:
+            return None
+        fresh = joined.codes[~joined.revised]
+        if len(fresh) < self.least_rows:
+            return None
+        index = {(type(label).__name__, label): code for code, label in enumerate(classes)}
+        for label, (low, high) in self.label_rates.items():
+            share = float(np.mean(fresh == index.get((type(label).__name__, label), len(classes))))
+            if not low <= share <= high:
+                return f"{share:.1%} of {len(fresh):,} labels are {label!r}, outside [{low:.1%}, {high:.1%}]"
+        return None
 
     def _null_fault(self, batch: Batch) -> str | None:
         if self.nulls is None:
