@@ -244,7 +244,7 @@ def test_a_range_for_no_column():
         backtest(quality=Quality(ranges={"xx": (0, 1)}))
     with pytest.raises(ConfigError, match=r"label_rates\.maybe.*no label has this value"):
         backtest(quality=Quality(label_rates={"maybe": (0, 1)}))
-    with pytest.raises(ConfigError, match="label_rates.*0 <= low <= high <= 1"):
+    with pytest.raises(ConfigError, match=r"label_rates.*0 <= low <= high <= 1"):
         Quality(label_rates={"maybe": (0.5, 1.5)})
 
 
