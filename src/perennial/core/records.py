@@ -6,7 +6,7 @@ Positions count the rows of a stream from 0 in the order they arrived: position,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -255,11 +255,16 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What the gate said of one version, and on what evidence."""
+    """What the gate said of one version, and on what evidence.
+
+    ``evidence`` is plain data: numbers, strings and lists.
+    """
 
     outcome: Literal["promote", "reject", "keep"]
     version: str
     reason: str
+    champion: str | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
