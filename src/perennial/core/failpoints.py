@@ -1,8 +1,8 @@
 """Named places at which a test kills the process: what is durable there is what a crash leaves.
 
-``PERENNIAL_FAILPOINT=commit.before`` kills with SIGKILL at the first such place, ``commit.before:3`` at the third. Several
-are separated by commas, and the first that is reached kills. Unset, which it is in production, a place costs one look at a
-module variable.
+``PERENNIAL_FAILPOINT=commit.before`` kills with SIGKILL at the first such place, ``commit.before:3`` at the third.
+Several are separated by commas, and the first that is reached kills. Unset, which it is in production, a place costs
+one look at a module variable.
 """
 
 from __future__ import annotations
