@@ -5,9 +5,12 @@ reads no clock and touches no disk; CPU time is measured by the trainer it is gi
 
 ::
 
-    batch -> join labels   -> score -> quality -> trigger -> train -> gate -> predict -> Turn
-             known by its     what was            decision   new       verdict  the batch
-             start            predicted           + reason   version   + reason
+    batch -> join labels  -> score    -> gate    -> trigger -> train -> propose -> predict -> Turn
+             known by its    what was    verdict    decision   new      promote    the batch
+             start           predicted   + reason   + reason   version  or show    (and beside it, unseen)
+
+A verdict needs labels and comes before the training of its turn: what is promoted has been watched, and has learned
+nothing since.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +28,7 @@ from perennial.core.errors import DataError, LearnerError
 from perennial.core.features import Features, Kind, Schema
 from perennial.core.identity import IDENTITY_FORMAT, Unhashable, digest, seed_from
 from perennial.core.protocols import (
+    Evidence,
     Facts,
     Gate,
     Interleaved,
@@ -40,6 +44,7 @@ from perennial.core.protocols import (
 from perennial.core.records import (
     ABSTAINED,
     UNSEEN,
+    Appoint,
     Batch,
     Close,
     Decision,
@@ -52,17 +57,18 @@ from perennial.core.records import (
     Revisions,
     Tick,
     Turn,
+    Verdict,
     Version,
 )
 from perennial.core.times import NEVER, micros, moment
 from perennial.gate import NoGate
-from perennial.metrics.losses import pointwise
+from perennial.metrics.losses import bounded, pointwise
 from perennial.strategies import Situation, Strategy
 from perennial.stream.blocks import BlockSums
 from perennial.stream.book import Book
 from perennial.stream.quality import Quality
 
-Event = Batch | Tick | Close
+Event = Batch | Tick | Appoint | Close
 
 #: updates that fail in a row until their examples are given up: one may want more rows, a poisoned one never ends
 UPDATE_TRIES = 3
@@ -78,6 +84,9 @@ class _Said:
     major: int
     out: int  # labels still to come
     until: int  # none comes after this instant
+    shadow: Prediction | None = None  # of the line that does not serve
+    time: NDArray[np.int64] | None = None  # event times, where there is a shadow
+    trial: int = 0  # the trial that this one belongs to
 
 
 @dataclass(slots=True)
@@ -86,6 +95,17 @@ class _Line:
 
     version: Version
     model: Learner
+
+
+@dataclass(slots=True)
+class _Trial:
+    """A challenger line and the champion of record: one of them serves, the other predicts unseen beside it."""
+
+    number: int  # trials so far: predictions of an older one are no evidence
+    major: int  # the challenger line
+    base: _Line  # the champion of record
+    begun: int
+    evidence: Evidence
 
 
 @final
@@ -147,7 +167,7 @@ class Engine:
         self._latency = micros(train_latency)
         self._wait = micros(label_wait)
         self._seed = seed
-        self._gate = gate or NoGate()
+        self._gate = None if gate is None or isinstance(gate, NoGate) else gate
         self._quality = quality or Quality()
         self._identity = _identity(learner)
         self._unlabelled = isinstance(learner, LearnsUnlabelled)
@@ -164,6 +184,9 @@ class Engine:
         self._champion: _Line | None = None  # serving
         self._started: Version | None = None  # an untrained start that no turn has told yet
         self._waiting: list[_Line] = []  # promoted, not yet ready
+        self._trial: _Trial | None = None
+        self._trials = 0
+        self._highest: dict[int, int] = {}  # MINOR of the newest version of each line, rejected ones too
         self._rejections = 0
         self._failures = 0  # updates that failed in a row
         self._fit_at = self._trained_at = 0
@@ -204,6 +227,8 @@ class Engine:
     def _together(self, event: Event, *, judged: bool = True) -> Turn:
         now = event.start if isinstance(event, Batch) else event.now
         batch = event if isinstance(event, Batch) else None
+        if isinstance(event, Appoint):
+            return self._appoint(event)
         if batch is not None:
             self._begin(batch)
             if batch.revisions is not None:
@@ -212,10 +237,17 @@ class Engine:
         loss = self._score(joined, now)
         bad = self._quality.fault(batch) if batch is not None and judged else None
         turn = Turn(
-            index=self._turns, now=now, rows=len(batch) if batch else 0, joined=joined, loss=loss, quarantined=unfit
+            index=self._turns,
+            now=now,
+            rows=len(batch) if batch else 0,
+            joined=joined,
+            loss=loss,
+            quarantined=unfit,
         )
+        turn = self._judge(turn)
         if not isinstance(event, Close):
             turn = self._train(turn)
+            self._seat(now)
         if batch is not None:
             turn = self._predict(turn, batch)
             self._book.arrive(batch, learnable=bad is None)
@@ -236,6 +268,7 @@ class Engine:
         return replace(
             turn,
             serving=champion.version.number if champion else None,
+            challenger=self._challenger.version.number if self._challenger is not None else None,
             late=int(batch.late.sum()) if batch is not None and batch.late is not None else 0,
             classes=self.classes,
             kept_bytes=self._book.nbytes,
@@ -276,7 +309,7 @@ class Engine:
 
         The current line is the newest that was promoted: a challenger that was rejected has predicted nothing.
         """
-        current = self._waiting[-1] if self._waiting else self._champion
+        current = self._newest
         if not self._said or not len(joined.position) or current is None:
             return Loss()
         fresh = ~joined.revised
@@ -294,7 +327,11 @@ class Engine:
                 break
             low, high = np.searchsorted(position, [said.first, said.first + said.rows]).tolist()
             said.out -= high - low
-            if low == high or said.major != current.version.major:
+            if low == high:
+                continue
+            if said.shadow is not None:
+                self._witness(said, position[low:high], labels[low:high])
+            if said.major != current.version.major:
                 continue
             rows = _rows_of(said.prediction, position[low:high] - said.first)
             losses, name = pointwise(rows, labels[low:high], self.classes)
@@ -306,7 +343,85 @@ class Engine:
             self._said = [said for said in self._said if said.out]  # one late label holds no others
         return Loss(n=n, total=total, name=name)
 
-    # ------------------------------------------------------------------ trigger, train, gate
+    # ------------------------------------------------------------------ gate
+
+    @property
+    def _newest(self) -> _Line | None:
+        """The line that was promoted last, whether or not it is ready to serve."""
+        return self._waiting[-1] if self._waiting else self._champion
+
+    @property
+    def _challenger(self) -> _Line | None:
+        """The newest version of the line on trial."""
+        if self._trial is None or self._gate is None:
+            return None
+        return self._tip if self._gate.mode == "before" else self._newest
+
+    def _witness(self, said: _Said, position: NDArray[np.int64], labels: NDArray[Any]) -> None:
+        """Add rows to the evidence that both lines had predicted before either learned them."""
+        trial, gate = self._trial, self._gate
+        if trial is None or gate is None or said.trial != trial.number:
+            return
+        assert said.shadow is not None
+        at = position - said.first
+        served, _ = bounded(_rows_of(said.prediction, at), labels, self.classes)
+        shown, _ = bounded(_rows_of(said.shadow, at), labels, self.classes)
+        difference = shown - served if gate.mode == "before" else served - shown
+        paired = ~np.isnan(difference)
+        if paired.any():
+            assert said.time is not None
+            blocks = gate.blocks(said.time[at[paired]], position[paired])
+            trial.evidence = trial.evidence.add(blocks, difference[paired])
+
+    def _judge(self, turn: Turn) -> Turn:
+        """The gate's verdict on the line on trial, as far as labels are known."""
+        trial, challenger = self._trial, self._challenger
+        if trial is None or challenger is None or self._gate is None:
+            return turn
+        verdict = self._gate.judge(
+            trial.evidence, now=turn.now, begun=trial.begun, challenger=challenger.version, champion=trial.base.version
+        )
+        if verdict.outcome != "keep":
+            self._trial = None
+        if verdict.outcome == "promote":
+            self._rejections = 0
+            if self._gate.mode == "before":
+                self._waiting.append(challenger)
+        elif verdict.outcome == "reject":
+            self._reject(trial)
+        return replace(turn, verdicts=(*turn.verdicts, verdict))
+
+    def _reject(self, trial: _Trial) -> None:
+        assert self._gate is not None
+        self._rejections += 1
+        if self._gate.mode == "after":
+            self._champion, self._waiting = trial.base, []
+        if self._gate.on_reject == "back" or not self._strategy.updates:
+            self._tip = trial.base  # the next update continues it; what the rejected versions had learned is lost to it
+
+    def _appoint(self, event: Appoint) -> Turn:
+        """An operator's word is a turn of its own: labels wait for the next."""
+        turn = Turn(index=self._turns, now=event.now, rows=0, joined=self._none(), loss=Loss())
+        held = {line.version.number: line for line in self._lines()}
+        line = held.get(event.version.number) or _Line(event.version, event.model)
+        self._champion, self._waiting, self._trial = line, [], None
+        self._rejections = 0
+        self._tip = line
+        return self._end(_decided(turn, f"{line.version.number} made champion: {event.reason}", fire=True), None)
+
+    def _lines(self) -> list[_Line]:
+        """Every line whose model is held."""
+        lines = [self._tip, self._champion, *self._waiting, self._trial.base if self._trial else None]
+        return [line for line in lines if line is not None]
+
+    def _seat(self, now: int) -> None:
+        """The newest promoted version that is ready becomes the champion."""
+        ready = [line for line in self._waiting if line.version.ready_at <= now]
+        if ready:
+            self._champion = ready[-1]
+            self._waiting = [line for line in self._waiting if line.version.ready_at > now]
+
+    # ------------------------------------------------------------------ trigger, train
 
     def _situation(self, turn: Turn) -> Situation:
         fresh = int((~turn.joined.revised).sum())
@@ -329,12 +444,26 @@ class Engine:
         situation = self._situation(turn)
         plan, state = self._strategy.plan(self._state, situation)
         turn = replace(turn, decisions=plan.decisions)
+        if plan.action == "fit" and self._another_line_on_trial():
+            assert self._challenger is not None
+            turn = _decided(turn, f"a new model waits: {self._challenger.version.number} is still on trial")
+            plan = replace(plan, action="update" if self._strategy.updates else "nothing")
         if plan.action == "fit":
             turn = self._fit(turn, plan)
         elif plan.action == "update":
             turn = self._update(turn, plan)
         self._state = self._strategy.trained(state, plan.action, situation) if turn.trained else state
         return turn
+
+    def _another_line_on_trial(self) -> bool:
+        """Whether a fit would cut short the trial of a former fit: one challenger line at a time, or none is judged.
+
+        Where challengers serve at once, a fresh one takes over all the same, held against the last that passed.
+        """
+        trial, gate = self._trial, self._gate
+        if trial is None or gate is None or gate.mode == "after":
+            return False
+        return trial.major != trial.base.version.major
 
     def _train_first(self, turn: Turn) -> Turn:
         if self._begun is None:
@@ -365,6 +494,7 @@ class Engine:
             key=digest(str(IDENTITY_FORMAT), "start", self._identity or self._learner.name),
         )  # fmt: skip
         self._started = version
+        self._highest[1] = 0
         model = self._learner.begin()
         if self.classes and isinstance(model, Interleaved):  # tell it the classes that are known before any label is
             none = np.empty(0, dtype=np.int64)
@@ -404,9 +534,9 @@ class Engine:
         if isinstance(trained, str):
             self._rejections += 1
             return _note(turn, f"{plan.reason}: training failed, the champion stays: {trained}")
-        before = self._tip.version if self._tip else None
+        before = self._replaced()
         version = Version(
-            major=before.major + 1 if before else 1,
+            major=max(self._highest, default=0) + 1,
             minor=0,
             parent=before.number if before else None,
             kind="fit",
@@ -427,6 +557,11 @@ class Engine:
             newer = cut.position[cut.position > position[-1]]
             self._unlearned = newer[self._book.learnable(newer)]
         return self._propose(turn, _Line(version, trained.model), trained)
+
+    def _replaced(self) -> Version | None:
+        """The version that a new fit would replace: the newest, or where a gate decides, the newest it let through."""
+        line = self._tip if self._gate is None else self._newest
+        return line.version if line is not None else None
 
     def _update(self, turn: Turn, plan: Plan) -> Turn:
         tip = self._tip
@@ -472,7 +607,7 @@ class Engine:
         """The model to update: the tip itself, or a copy where an older state of it still serves or may."""
         assert isinstance(tip.model, Updatable)
         ahead = self._champion is not None and self._champion.version is not tip.version
-        judged = not isinstance(self._gate, NoGate)  # what the gate turns down must not have touched the champion
+        judged = self._gate is not None  # what the gate turns down must not have touched the champion
         return tip.model.load(tip.model.save()) if ahead or judged or self._latency > 0 else tip.model
 
     def _next_minor(
@@ -488,7 +623,7 @@ class Engine:
         before = self._tip.version
         return Version(
             major=before.major,
-            minor=before.minor + steps,
+            minor=max(before.minor, self._highest.get(before.major, 0)) + steps,
             parent=before.number,
             kind="update",
             at=turn.now,
@@ -524,16 +659,17 @@ class Engine:
             return what
 
     def _propose(self, turn: Turn, line: _Line, trained: Trained) -> Turn:
-        """Ask the gate; a promoted version serves once it is ready."""
-        verdict = self._gate.judge(line.version, self._champion.version if self._champion else None)
-        self._tip = line
+        """Without a gate it is promoted; with one it goes on trial, unless there is nothing to hold it against."""
+        self._highest[line.version.major] = line.version.minor
+        before, self._tip = self._newest, line
         for note in getattr(line.model, "notes", ()):  # what a framework could not do, in words
             turn = _note(turn, f"{line.version.number}: {note}")
-        if verdict.outcome == "promote":
+        if self._gate is None or before is None:
             self._rejections = 0
             self._waiting.append(line)
-        elif verdict.outcome == "reject":
-            self._rejections += 1
+            verdict = NoGate().judge(line.version, before.version if before else None)
+        else:
+            verdict = self._show(line, before, turn.now, self._gate)
         return replace(
             turn,
             trained=(*turn.trained, line.version),
@@ -541,6 +677,19 @@ class Engine:
             train_cpu_seconds=turn.train_cpu_seconds + trained.cpu_seconds,
             shared_trainings=turn.shared_trainings + trained.shared,
         )
+
+    def _show(self, line: _Line, before: _Line, now: int, gate: Gate) -> Verdict:
+        """Put a line on trial, or go on with its trial: evidence adds up over its MINORs."""
+        trial, number = self._trial, line.version.number
+        if trial is None or trial.major != line.version.major:
+            base = before if trial is None else trial.base
+            self._trials += 1
+            trial = self._trial = _Trial(self._trials, line.version.major, base, now, gate.begin())
+        if gate.mode == "after":
+            self._waiting.append(line)
+        how = "predicts unseen beside" if gate.mode == "before" else "serves at once, and is held against"
+        reason = f"{how} {trial.base.version.number}, until labels tell them apart"
+        return Verdict(outcome="keep", version=number, reason=reason, champion=trial.base.version.number)
 
     def _empty(self, now: int, known: int) -> str:
         labels = "no label is known by then" if not known else f"{self._strategy.window} holds none of {known:,} known"
@@ -552,18 +701,36 @@ class Engine:
     # ------------------------------------------------------------------ predict
 
     def _predict(self, turn: Turn, batch: Batch) -> Turn:
-        ready = [line for line in self._waiting if line.version.ready_at <= turn.now]
-        if ready:
-            self._champion = ready[-1]
-            self._waiting = [line for line in self._waiting if line.version.ready_at > turn.now]
         champion = self._champion
         if champion is None or not len(batch):
             return turn
         before = self._trainer.cpu_seconds()
         prediction = self._ask(champion, batch)
+        turn, shadow = self._ask_shadow(turn, batch, champion)
         seconds = self._trainer.cpu_seconds() - before
         minor = np.full(len(batch), champion.version.minor, dtype=np.int32)
-        return self._say(turn, batch, prediction, champion.version.major, minor, predict=seconds)
+        return self._say(turn, batch, prediction, champion.version.major, minor, predict=seconds, shadow=shadow)
+
+    def _ask_shadow(self, turn: Turn, batch: Batch, champion: _Line) -> tuple[Turn, Prediction | None]:
+        """What the line that does not serve says of the batch; one that cannot say is turned down."""
+        trial, gate = self._trial, self._gate
+        if trial is None or gate is None:
+            return turn, None
+        line = self._tip if gate.mode == "before" else trial.base
+        if line is None or line is champion or line.version.ready_at > turn.now:
+            return turn, None
+        try:
+            return turn, self._ask(line, batch)
+        except (DataError, LearnerError) as error:
+            if gate.mode == "after":  # the old champion cannot be held against the new one any more
+                self._trial = None
+                return _note(turn, f"{line.version.number} can no longer be compared: {error}"), None
+            self._trial = None
+            self._reject(trial)
+            verdict = Verdict(
+                outcome="reject", version=line.version.number, reason=str(error), champion=champion.version.number
+            )
+            return replace(turn, verdicts=(*turn.verdicts, verdict)), None
 
     def _ask(self, champion: _Line, batch: Batch) -> Prediction:
         try:
@@ -584,12 +751,15 @@ class Engine:
         minor: NDArray[np.int32],
         *,
         predict: float = 0.0,
+        shadow: Prediction | None = None,
     ) -> Turn:
         out, until = int((batch.known_at < NEVER).sum()), NEVER
         if self._wait:
             out, until = len(batch), max(int(batch.time.max()) + self._wait, _last_known(batch))
         if out:
-            self._said.append(_Said(batch.first, len(batch), prediction, major, out, until))
+            trial = self._trials if shadow is not None else 0
+            time = batch.time if shadow is not None else None
+            self._said.append(_Said(batch.first, len(batch), prediction, major, out, until, shadow, time, trial))
         said = Predicted(first=batch.first, time=batch.time, prediction=prediction, major=major, minor=minor)
         return replace(turn, predicted=said, predict_cpu_seconds=turn.predict_cpu_seconds + predict)
 
@@ -621,8 +791,7 @@ class Engine:
         return self._end(self._test_then_train(turn, batch, starts, known), batch)
 
     def _predict_ready(self, turn: Turn) -> Turn:
-        if self._waiting:
-            self._champion, self._waiting = self._waiting[-1], []
+        self._seat(turn.now)
         return turn
 
     def _rows_before_first(self, batch: Batch, starts: NDArray[np.int64]) -> int:
@@ -651,6 +820,7 @@ class Engine:
             steps = int(minor[-1]) - line.version.minor
             version = self._next_minor(turn, queue, learned, key, decision.reason, steps)
             line.version = replace(version, row_trees=line.model.row_trees(len(learned)))
+            self._highest[version.major] = version.minor
             self._tip = line
             self._trained_at, self._since_training = turn.now, len(self._unlearned)
             turn = replace(turn, trained=(*turn.trained, line.version))
@@ -847,8 +1017,8 @@ def _check_classes(examples: Examples) -> None:
         )
 
 
-def _decided(turn: Turn, reason: str) -> Turn:
-    return replace(turn, decisions=(*turn.decisions, Decision(False, reason)))
+def _decided(turn: Turn, reason: str, *, fire: bool = False) -> Turn:
+    return replace(turn, decisions=(*turn.decisions, Decision(fire, reason)))
 
 
 def _quarantined(turn: Turn, fault: str | None) -> Turn:

@@ -18,7 +18,7 @@ import perennial as pn
 from perennial import strategies, triggers, windows
 from perennial.core.errors import DataError, LearnerError
 from perennial.core.protocols import Trained
-from perennial.core.records import Close, Prediction, Tick, Verdict
+from perennial.core.records import Appoint, Close, Prediction, Tick, Verdict
 from perennial.engine import Engine, align
 from perennial.learners import as_learner
 from perennial.ledger.memory import MemoryLedger
@@ -578,30 +578,168 @@ def test_a_version_serves_once_it_is_ready(engine, make):
 # ---------------------------------------------------------------------- gate
 
 
+@dataclass(frozen=True)
+class Seen:
+    """Evidence that remembers every paired row."""
+
+    block: tuple[int, ...] = ()
+    difference: tuple[float, ...] = ()
+
+    def add(self, block, difference):
+        return Seen(self.block + tuple(block.tolist()), self.difference + tuple(difference.tolist()))
+
+    def to_plain(self):
+        return {"block": list(self.block), "difference": list(self.difference)}
+
+
 @dataclass
 class Picky:
-    """A gate that promotes the first version and rejects, or goes on watching, all others."""
+    """A gate that says the same of every challenger, from the first turn or from so many paired rows on."""
 
     outcome: str = "reject"
+    mode: str = "before"
+    on_reject: str = "back"
+    rows: int = 0
+    seen: list = field(default_factory=list)
 
-    def judge(self, challenger, champion):
-        outcome = "promote" if champion is None else self.outcome
-        return Verdict(outcome=outcome, version=challenger.number, reason="tested")
+    def begin(self):
+        return Seen()
+
+    def resume(self, plain):
+        return Seen(tuple(plain["block"]), tuple(plain["difference"]))
+
+    def blocks(self, time, position):
+        return time // (24 * HOUR)
+
+    def judge(self, evidence, *, now, begun, challenger, champion):
+        self.seen.append((evidence, challenger, champion))
+        outcome = self.outcome if len(evidence.difference) >= self.rows else "keep"
+        return Verdict(outcome=outcome, version=challenger.number, reason="tested", champion=champion.number)
 
 
 @pytest.mark.parametrize("make", [stateless, stateful], ids=["stateless", "stateful"])
 @pytest.mark.parametrize("outcome", ["reject", "keep"])
-def test_a_rejected_challenger_never_serves(engine, make, outcome):
+def test_a_challenger_that_is_not_promoted_never_serves(engine, make, outcome):
     """The champion answers on with its own state, although challengers are trained from it."""
     cols = columns(360)
     run = replay(engine(cols, make(trigger=triggers.every("2d")), batch="1d", settings={"gate": Picky(outcome)}))
-    assert len(run.versions) > 2
+    assert len(run.versions) > 2 or (outcome == "keep" and make is stateless)
     assert {turn.serving for turn in run.turns} == {None, "1.0"}
     frozen = make(trigger=triggers.every("300d"))
     alone = replay(engine(cols, frozen, batch="1d"))
     assert run.said() == alone.said()
     verdicts = [verdict.outcome for turn in run.turns for verdict in turn.verdicts]
-    assert verdicts == ["promote"] + [outcome] * (len(run.versions) - 1)
+    assert verdicts[0] == "promote"
+    assert set(verdicts[1:]) == {"keep", outcome}
+
+
+def test_numbers_are_never_given_twice(engine):
+    """A line that goes back to its champion leaves the numbers of what was rejected."""
+    run = replay(engine(columns(480), stateful(), batch="1d", settings={"gate": Picky()}))
+    numbers = [v.number for v in run.versions]
+    assert len(set(numbers)) == len(numbers) > 5
+    assert {v.parent for v in run.versions[1:]} == {"1.0"}
+    going_on = replay(engine(columns(480), stateful(), batch="1d", settings={"gate": Picky(on_reject="go_on")}))
+    assert [v.parent for v in going_on.versions[1:]] == [v.number for v in going_on.versions[:-1]]
+    refits = replay(engine(columns(480), stateless(trigger=triggers.every("1d")), batch="1d",
+                           settings={"gate": Picky()}))  # fmt: skip
+    assert [v.number for v in refits.versions] == [f"{i}.0" for i in range(1, len(refits.versions) + 1)]
+    assert {v.parent for v in refits.versions[1:]} == {"1.0"}
+
+
+def test_evidence_is_what_both_lines_had_predicted(engine):
+    """Paired rows are those that the shadow and the champion predicted; each difference is that of their own losses."""
+    cols = columns(480)
+    gate = Picky("keep")
+    run = replay(engine(cols, stateful(trigger=triggers.every("2d")), batch="1d", settings={"gate": gate}))
+    evidence, challenger, champion = gate.seen[-1]
+    assert champion.number == "1.0"
+    assert challenger.major == 1
+    assert challenger.minor > 3
+    # the same line without a gate, and a frozen one, said the same: their losses are the pairs
+    alone = replay(engine(cols, stateful(trigger=triggers.every("2d")), batch="1d"))
+    frozen = replay(engine(cols, stateful(trigger=triggers.every("300d")), batch="1d"))
+    shown = {row: (turn, i) for turn in alone.turns if turn.predicted
+             for i, row in enumerate(range(turn.predicted.first, turn.predicted.first + turn.rows))}  # fmt: skip
+
+    def brier(turn, i, label):
+        proba = turn.predicted.prediction.proba[i]
+        truth = [float(c == label) for c in turn.predicted.prediction.classes]
+        return sum((p - t) ** 2 for p, t in zip(proba, truth, strict=True)) / 2
+
+    first = next(v for v in run.versions if v.number != "1.0")
+    rows = [r for r in range(480) if first.at <= BEGIN + r * HOUR]
+    assert len(evidence.difference) == len(rows)
+    served = {row: (turn, i) for turn in frozen.turns if turn.predicted
+              for i, row in enumerate(range(turn.predicted.first, turn.predicted.first + turn.rows))}  # fmt: skip
+    expected = [brier(*shown[r], cols["y"][r]) - brier(*served[r], cols["y"][r]) for r in rows]
+    np.testing.assert_allclose(evidence.difference, expected, atol=1e-12)
+    assert list(evidence.block) == [(BEGIN + r * HOUR) // (24 * HOUR) for r in rows]
+
+
+def test_a_promotion_takes_the_version_that_was_watched(engine):
+    """It serves from the turn of the verdict on, with what it knew before that turn's training."""
+    gate = Picky("promote", rows=48)
+    run = replay(engine(columns(480), stateful(), batch="1d", settings={"gate": gate}))
+    at, verdict = next((t, v) for t in run.turns for v in t.verdicts if v.outcome == "promote" and v.champion)
+    assert at.serving == verdict.version
+    assert at.trained[0].parent == verdict.version
+    assert [t.challenger for t in run.turns if t.index < at.index][-1] == verdict.version
+    assert at.challenger == at.trained[0].number, "the next trial begins at once"
+
+
+def test_serving_first_and_rolling_back(engine):
+    """Mode after: a new version serves at once, and the one before answers again when labels speak against it."""
+    cols = columns(480)
+    gate = Picky("reject", mode="after", rows=48)
+    run = replay(engine(cols, stateful(trigger=triggers.every("1d")), batch="1d", settings={"gate": gate}))
+    serving = [turn.serving for turn in run.turns]
+    assert serving[6] == "1.1"
+    back = next(t for t in run.turns for v in t.verdicts if v.outcome == "reject")
+    assert back.serving == "1.0" or back.trained[0].parent == "1.0"
+    assert back.trained[0].parent == "1.0"
+    alone = replay(engine(cols, stateful(trigger=triggers.every("300d")), batch="1d"))
+    once = stateless(trigger=triggers.every("9d"))
+    run = replay(engine(cols, once, batch="1d", settings={"gate": Picky("reject", mode="after", rows=48)}))
+    assert "2.0" in {number for _, _, number in run.said()}
+    assert [turn.serving for turn in run.turns][-1] == "1.0"
+    assert alone.versions[0].number == "1.0"
+
+
+def test_one_challenger_line_at_a_time(engine):
+    """A refit waits while another is on trial; where updates are on trial it takes their place."""
+    gate = Picky("keep")
+    run = replay(engine(columns(480), stateless(trigger=triggers.every("2d")), batch="1d", settings={"gate": gate}))
+    assert [v.number for v in run.versions] == ["1.0", "2.0"]
+    waits = [d.reason for t in run.turns for d in t.decisions if "still on trial" in d.reason]
+    assert waits
+    assert "2.0 is still on trial" in waits[0]
+    hybrid = strategies.Hybrid(GaussianNB(), initial="5d", trigger=triggers.every("1d"), reset=triggers.every("5d"))
+    gate = Picky("keep")
+    run = replay(engine(columns(480), hybrid, batch="1d", settings={"gate": gate}))
+    assert {v.major for v in run.versions} == {1, 2}
+    assert run.versions[-1].major == 2
+    assert run.versions[-1].minor > 5
+    assert {champion.number for _, _, champion in gate.seen} == {"1.0"}
+    assert len(gate.seen[-1][0].difference) < 24 * 12, "evidence began anew with the new line"
+
+
+def test_an_operator_decides(engine):
+    """A version that is made champion serves at once, and a stateful line goes on from it."""
+    run = engine(columns(480), stateful(), batch="1d")
+    batches = list(run.prepared.batches("classification"))
+    for batch in batches[:9]:
+        run.ledger.commit(run.engine.advance(batch))
+    version = run.versions[0]
+    model = as_learner(GaussianNB()).load(run.engine._tip.model.save())
+    turn = run.engine.advance(Appoint(now=batches[9].start, version=version, model=model, reason="better in the shop"))
+    assert turn.serving == "1.0"
+    assert turn.decisions[0].fire
+    assert "better in the shop" in turn.decisions[0].reason
+    run.ledger.commit(turn)
+    run.ledger.commit(run.engine.advance(batches[9]))
+    assert run.versions[-1].parent == "1.0"
+    assert run.versions[-1].number == "1.4"
 
 
 def test_rejections_reach_the_triggers(engine):

@@ -6,16 +6,57 @@ not fails before any training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perennial.core.errors import ConfigError
 from perennial.core.features import Features
 from perennial.core.records import Decision, Examples, Loss, Prediction, TaskKind, Turn, Verdict, Version
 from perennial.core.times import NEVER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """What a saved model may hold: how :meth:`Learner.save` writes it, and what :meth:`Learner.load` takes.
+
+    Nothing given is the safe way: native formats, numbers, and objects by name if their type is on the list that is
+    shipped. What a saved model says of itself never widens it.
+
+    Parameters
+    ----------
+    pickle : bool
+        Write a pickle where there is no safe form, and read one whose ``digest`` is given. A pickle runs code as it is
+        loaded.
+    types : tuple of str
+        Further types and functions, ``package.module.Name``, that may be loaded by name: those whose code is yours.
+    digest : str, optional
+        The SHA-256, in hex, of the whole saved model, as recorded when it was saved. Whatever is loaded must match it.
+    local : bool
+        Made by this process, or kept in its own cache, and so trusted as the code beside it: quick, and often a pickle.
+    """
+
+    pickle: bool = False
+    types: tuple[str, ...] = ()
+    digest: str | None = None
+    local: bool = False
+
+    def __post_init__(self) -> None:
+        for name in self.types:
+            parts = name.split(".")
+            if len(parts) < 2 or not all(part.isidentifier() for part in parts):
+                raise ConfigError("trust", name, "name a type in full, as in my_package.my_module.MyType")
+
+    def recorded(self, digest: str) -> Trust:
+        """The same for one saved model, whose digest was recorded when it was saved."""
+        return replace(self, digest=digest)
+
+
+#: for copies within a process and for the backtest's own cache
+LOCAL = Trust(local=True)
 
 
 @runtime_checkable
@@ -53,12 +94,18 @@ class Learner(Protocol):
         """Predictions for rows, with this model's own classes."""
         ...
 
-    def save(self) -> bytes:
-        """The whole state, preprocessing and random state included."""
+    def save(self, trust: Trust = LOCAL) -> bytes:
+        """The whole state, preprocessing and random state included, in a form that ``load`` takes with this trust.
+
+        Raises ``LearnerError`` if there is none, and says what to allow.
+        """
         ...
 
-    def load(self, blob: bytes) -> Self:
-        """A new model from what :meth:`save` of the same template gave; raises ``FormatError`` if it cannot."""
+    def load(self, blob: bytes, trust: Trust = LOCAL) -> Self:
+        """A new model from what :meth:`save` of the same template gave.
+
+        Raises ``FormatError`` if it cannot, or if ``trust`` does not cover what it holds: nothing of it has run then.
+        """
         ...
 
     def digest(self) -> str:
@@ -123,6 +170,16 @@ class LearnsUnlabelled(Learner, Protocol):
     @property
     def wants_unlabelled(self) -> Literal[True]:
         """Always true; its presence is what makes the type."""
+        ...
+
+
+@runtime_checkable
+class Pickled(Learner, Protocol):
+    """A learner that may have no form but a pickle: production must allow it, with ``serialisation: {pickle: true}``."""
+
+    @property
+    def needs_pickle(self) -> bool:
+        """Whether only a pickle holds it."""
         ...
 
 
@@ -283,11 +340,47 @@ class Trainer(Protocol):
         ...
 
 
-class Gate(Protocol):
-    """Champion against challenger."""
+class Evidence(Protocol):
+    """Paired losses of a challenger line and the champion, summed up: frozen, of bounded size, plain when saved."""
 
-    def judge(self, challenger: Version, champion: Version | None) -> Verdict:
-        """Promote, reject or keep shadowing, with the evidence."""
+    def add(self, block: NDArray[np.int64], difference: NDArray[np.float64]) -> Self:
+        """The evidence with more rows, n of them: the block of each, and its loss under the challenger less that
+        under the champion.
+        """
+        ...
+
+    def to_plain(self) -> dict[str, Any]:
+        """Everything it holds, as JSON can keep it exactly."""
+        ...
+
+
+class Gate(Protocol):
+    """Champion against challenger: the test before, or after, a promotion."""
+
+    @property
+    def mode(self) -> Literal["before", "after", "none"]:
+        """Hold a challenger back until there is evidence, serve it at once and roll back on evidence, or neither."""
+        ...
+
+    @property
+    def on_reject(self) -> Literal["back", "go_on"]:
+        """Whether a stateful line that was rejected goes back to the champion's state, or goes on."""
+        ...
+
+    def begin(self) -> Evidence:
+        """No evidence yet."""
+        ...
+
+    def resume(self, plain: Mapping[str, Any]) -> Evidence:
+        """Evidence from what :meth:`Evidence.to_plain` gave."""
+        ...
+
+    def blocks(self, time: NDArray[np.int64], position: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The unit of analysis that each row belongs to, shape (n,): labels that come together err together."""
+        ...
+
+    def judge(self, evidence: Evidence, *, now: int, begun: int, challenger: Version, champion: Version) -> Verdict:
+        """Promote, reject or keep watching, with the evidence; the challenger's line was first shown at ``begun``."""
         ...
 
 

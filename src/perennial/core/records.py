@@ -245,6 +245,19 @@ class Close:
     now: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Appoint:
+    """An operator makes a version champion, whatever the gate says: a promotion by hand, or a roll back.
+
+    ``model`` is that version's learner. A stateful line goes on from it.
+    """
+
+    now: int
+    version: Version
+    model: Any
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Whether to act, and why, in words an operator can read at 3 a.m."""
@@ -374,9 +387,11 @@ class Predicted:
 class Turn:
     """Everything that happened in one turn of the engine. A ledger commits it whole or not at all.
 
-    ``classes`` is the class table after the turn. ``kept_bytes`` counts the raw rows that had to be held at its
-    end, ``staleness`` is ``now`` minus the newest event time that the serving version learned from (microseconds;
-    None without a model). CPU seconds are measured by whoever trains and predicts, and decide nothing.
+    ``serving`` is the version that answers after the turn, ``challenger`` the one that is being judged against it, or,
+    where it already serves, against the one before. ``classes`` is the class table after the turn. ``kept_bytes``
+    counts the raw rows that had to be held at its end, ``staleness`` is ``now`` minus the newest event time that the
+    serving version learned from (microseconds; None without a model). CPU seconds are measured by whoever trains and
+    predicts, and decide nothing.
     """
 
     index: int
@@ -388,6 +403,7 @@ class Turn:
     trained: tuple[Version, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     serving: str | None = None
+    challenger: str | None = None
     predicted: Predicted | None = None
     quarantined: str | None = None
     late: int = 0

@@ -53,6 +53,45 @@ def pointwise(
     return losses, "log_loss"
 
 
+def bounded(
+    prediction: Prediction, truth: NDArray[Any], classes: Sequence[Label] = ()
+) -> tuple[NDArray[np.float64], str]:
+    """The loss of each row by which two models are compared: as :func:`pointwise`, but never far above 1.
+
+    Half the Brier score where the prediction has probabilities: for two classes the squared error of the probability.
+    A single confident mistake weighs 1, where its log loss would outweigh hundreds of other rows.
+
+    Parameters
+    ----------
+    prediction, truth, classes
+        As for :func:`pointwise`.
+
+    Returns
+    -------
+    losses : array of float64, shape (n,)
+        NaN where the model abstained or there is no label.
+    name : {"brier", "zero_one", "absolute_error"}
+        Half the Brier score, in [0, 1]; 1 for a wrong class; for regression the absolute error, which has no bound.
+
+    References
+    ----------
+    Brier (1950), Verification of forecasts expressed in terms of probability, equation 2, halved.
+    """
+    if prediction.values is not None or prediction.proba is None:
+        return pointwise(prediction, truth, classes)
+    assert prediction.codes is not None
+    losses = np.full(len(truth), np.nan)
+    rows = np.flatnonzero((prediction.codes != -1) & (truth >= 0))
+    columns = _columns(tuple(prediction.classes), tuple(classes))
+    at = truth[rows] if columns is None else columns[truth[rows]]
+    proba = prediction.proba[rows]
+    has = (at >= 0) & (at < proba.shape[1])
+    given = np.zeros(len(rows))
+    given[has] = proba[np.flatnonzero(has), at[has]]
+    losses[rows] = ((proba**2).sum(axis=1) - 2 * given + 1) / 2
+    return losses, "brier"
+
+
 def _columns(own: tuple[Label, ...], table: tuple[Label, ...]) -> NDArray[np.int64] | None:
     """For each class of the table its index in ``own``, -1 if it has none there; None if indices agree."""
     if not own or (own == table[: len(own)] and all(type(a) is type(b) for a, b in zip(own, table, strict=False))):

@@ -7,6 +7,7 @@ import pytest
 
 from perennial.core.records import ABSTAINED, UNSEEN, Prediction
 from perennial.metrics import Scored, pointwise, resolve
+from perennial.metrics.losses import bounded
 
 
 def test_log_loss_with_the_models_own_classes() -> None:
@@ -74,3 +75,19 @@ def test_no_rows() -> None:
     """An empty turn has no losses."""
     prediction = Prediction(codes=np.zeros(0, np.int32), proba=np.zeros((0, 2)), classes=("x", "y"))
     assert pointwise(prediction, np.zeros(0, np.int32), ("y",))[0].shape == (0,)
+
+
+def test_bounded_loss_is_half_the_brier_score() -> None:
+    """For two classes it is the squared error of the probability, also in the model's own class order."""
+    prediction = Prediction(
+        codes=np.array([0, 1, 0, ABSTAINED], np.int32),
+        proba=np.array([[0.75, 0.25], [0.25, 0.75], [0.5, 0.5], [np.nan, np.nan]]),
+        classes=("b", "a"),
+    )
+    losses, name = bounded(prediction, np.array([1, 0, 2, 0], np.int32), ("a", "b", "c"))
+    assert name == "brier"
+    np.testing.assert_allclose(losses, [0.0625, 0.0625, 0.75, np.nan])
+    sure = Prediction(codes=np.array([0], np.int32), proba=np.array([[1.0, 0.0]]), classes=("a", "b"))
+    assert bounded(sure, np.array([1], np.int32), ("a", "b"))[0].tolist() == [1.0]
+    values = Prediction(values=np.array([1.0, 3.0]))
+    assert bounded(values, np.array([2.0, 3.0]))[0].tolist() == [1.0, 0.0]
