@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import Any, final
 
@@ -60,6 +60,7 @@ from perennial.core.records import (
     Verdict,
     Version,
 )
+from perennial.core.state import Fetch, State
 from perennial.core.times import NEVER, micros, moment
 from perennial.gate import NoGate
 from perennial.metrics.losses import bounded, pointwise
@@ -221,6 +222,67 @@ class Engine:
         They are joined in the turn in which they are known. ``label_values`` is the batches' own list, or longer.
         """
         self._book.revise(revisions, label_values)
+
+    # ------------------------------------------------------------------ checkpoints
+
+    @property
+    def chunks(self) -> set[str]:
+        """Names of the chunks of rows that a later turn may ask for: what a store must keep."""
+        return self._book.chunks
+
+    def state(self) -> State:
+        """Everything that the next turn depends on, besides settings and rows: see :meth:`restore`."""
+        lines = {line.version.number: line for line in self._lines()}
+        trial = self._trial
+        plain: dict[str, Any] = {name: getattr(self, f"_{name}") for name in _PLAIN}
+        plain |= {
+            "strategy": self._state,
+            "highest": [list(pair) for pair in self._highest.items()],
+            "versions": {number: asdict(line.version) for number, line in lines.items()},
+            "tip": _number(self._tip),
+            "champion": _number(self._champion),
+            "waiting": [line.version.number for line in self._waiting],
+            "trial": None
+            if trial is None
+            else [trial.number, trial.major, trial.base.version.number, trial.begun, trial.evidence.to_plain()],
+            "started": None if self._started is None else self._started.number,
+        }
+        own = State(
+            plain=plain,
+            arrays={"unlearned": self._unlearned},
+            models={number: line.model for number, line in lines.items()},
+        )
+        return State.join(own, self._book.state().under("book"), _said_state(self._said).under("said"))
+
+    def restore(self, state: State, label_values: Sequence[Label], fetch: Fetch) -> None:
+        """Go on from a state that an engine of the same settings gave, as if it had never stopped.
+
+        Parameters
+        ----------
+        state : State
+            With the model of every version that it names.
+        label_values : sequence
+            The list that label codes of the next batches mean.
+        fetch : callable
+            Gives the chunks of rows that are still in play, by name.
+        """
+        plain = state.plain
+        for name in _PLAIN:
+            setattr(self, f"_{name}", plain[name])
+        self._state = plain["strategy"]
+        self._highest = dict(plain["highest"])
+        lines = {n: _Line(Version(**facts), state.models[n]) for n, facts in plain["versions"].items()}
+        self._tip = lines[plain["tip"]] if plain["tip"] else None
+        self._champion = lines[plain["champion"]] if plain["champion"] else None
+        self._waiting = [lines[number] for number in plain["waiting"]]
+        self._trial = None
+        if plain["trial"] is not None and self._gate is not None:
+            number, major, base, begun, evidence = plain["trial"]
+            self._trial = _Trial(number, major, lines[base], begun, self._gate.resume(evidence))
+        self._started = None if plain["started"] is None else lines[plain["started"]].version
+        self._unlearned = state.arrays["unlearned"]
+        self._book.restore(state.part("book"), label_values, fetch)
+        self._said = _said_from(state.part("said"), self._book.classes)
 
     # ------------------------------------------------------------------ the turn
 
@@ -896,6 +958,69 @@ class Engine:
         self._book.give_up(
             keep, initial=self._initial_rows or 0, unlearned=unlearned, waits=waits, learns=self._strategy.updates
         )
+
+
+#: what an engine's state keeps as it is
+_PLAIN = (
+    "turns", "begun", "seen", "initial_rows", "anchor", "trials", "rejections", "failures", "fit_at", "trained_at",
+    "since_fit", "since_training", "given_up_at",
+)  # fmt: skip
+
+
+def _number(line: _Line | None) -> str | None:
+    return None if line is None else line.version.number
+
+
+def _said_state(said: Sequence[_Said]) -> State:
+    """Predictions that wait for labels; classes are a head of the class table, told by its length."""
+    plain = []
+    arrays: dict[str, list[NDArray[Any]]] = {}
+    for one in said:
+        facts: list[Any] = [one.first, one.rows, one.major, one.out, one.until, one.trial]
+        for who, prediction in (("served", one.prediction), ("shadow", one.shadow)):
+            widths = None
+            if prediction is not None:
+                widths = [len(prediction.classes), None if prediction.proba is None else prediction.proba.shape[1]]
+                for name in ("codes", "values", "proba"):
+                    if (array := getattr(prediction, name)) is not None:
+                        arrays.setdefault(f"{who}/{name}", []).append(array.ravel())
+            facts.append(widths)
+        if one.time is not None:
+            arrays.setdefault("time", []).append(one.time)
+        plain.append(facts)
+    return State(plain={"said": plain}, arrays={name: np.concatenate(parts) for name, parts in arrays.items()})
+
+
+def _said_from(state: State, table: Sequence[Label]) -> list[_Said]:
+    at = dict.fromkeys(state.arrays, 0)
+
+    def take(name: str, size: int) -> NDArray[Any] | None:
+        if name not in state.arrays:
+            return None
+        start = at[name]
+        at[name] += size
+        return state.arrays[name][start : start + size]
+
+    def prediction(who: str, rows: int, widths: list[Any] | None) -> Prediction | None:
+        if widths is None:
+            return None
+        classes, width = widths
+        proba = None if width is None else take(f"{who}/proba", rows * width)
+        return Prediction(
+            codes=take(f"{who}/codes", rows),
+            values=take(f"{who}/values", rows),
+            proba=None if proba is None else proba.reshape(rows, width),
+            classes=tuple(table[:classes]),
+        )
+
+    out = []
+    for first, rows, major, out_of, until, trial, served, shadow in state.plain["said"]:
+        told = prediction("served", rows, served)
+        assert told is not None
+        beside = prediction("shadow", rows, shadow)
+        time = take("time", rows) if beside is not None else None
+        out.append(_Said(first, rows, told, major, out_of, until, beside, time, trial))
+    return out
 
 
 def check_can_update(strategy: Strategy, learner: Learner) -> None:

@@ -121,13 +121,16 @@ class Chunk:
         The feature columns in schema order; category columns hold int32 codes, -1 for null.
     schema : Schema
         Shared by all chunks of a stream.
+    name : str
+        What a store knows it by; empty if it is in none.
     """
 
-    __slots__ = ("_dicts", "_matrices", "nbytes", "rows", "schema", "table")
+    __slots__ = ("_dicts", "_matrices", "name", "nbytes", "rows", "schema", "table")
 
-    def __init__(self, table: pa.Table, schema: Schema) -> None:
+    def __init__(self, table: pa.Table, schema: Schema, name: str = "") -> None:
         self.table = table
         self.schema = schema
+        self.name = name
         self.rows: int = table.num_rows
         self.nbytes: int = table.get_total_buffer_size() if table.num_rows == 0 else table.nbytes
         self._matrices: dict[str, NDArray[Any]] = {}

@@ -17,7 +17,11 @@ from numpy.typing import NDArray
 from perennial.core.features import Chunk, Features, Index, Schema
 from perennial.core.protocols import Cut, Keep
 from perennial.core.records import UNLABELLED, Batch, Examples, Joined, Label, Revisions, TaskKind
+from perennial.core.state import Fetch, State
 from perennial.core.times import NEVER
+
+#: columns of rows that change after they came; the rest is the store's
+_FLAGS = ("label", "known", "learnable", "overdue")
 
 
 @final
@@ -107,6 +111,48 @@ class _Rows:
             else:
                 parts.append((chunk, index[position[low:high] - first]))
         return Features(schema, parts, len(position))
+
+    def state(self, flags: Sequence[str]) -> State:
+        """Where the rows lie, and the columns named ``flags``; the others are the store's."""
+        arrays = {name: self.column(name).copy() for name in flags}
+        parts: list[list[Any]] = []
+        for number, (first, chunk, index) in enumerate(self._parts):
+            if not chunk.name:
+                raise ValueError("rows that no store holds cannot be checkpointed")
+            if isinstance(index, slice):
+                parts.append([first, chunk.name, index.start, index.stop])
+            else:
+                parts.append([first, chunk.name])
+                arrays[f"part{number}"] = index
+        return State(plain={"base": self.base, "rows": self.n, "parts": parts}, arrays=arrays)
+
+    @classmethod
+    def restore(cls, state: State, fetch: Fetch) -> Self:
+        """The rows that :meth:`state` told of, fetched from the store."""
+        kept: dict[str, list[NDArray[Any]]] = {}
+        parts: list[tuple[int, Chunk, Index]] = []
+        base, count = state.plain["base"], state.plain["rows"]
+        stops = [part[0] for part in state.plain["parts"][1:]] + [base + count]
+        for number, ((first, name, *bounds), stop) in enumerate(zip(state.plain["parts"], stops, strict=True)):
+            stored = fetch(name)
+            index: Index = slice(*bounds) if bounds else state.arrays[f"part{number}"]
+            parts.append((first, stored.chunk, index))
+            given = max(base - first, 0)  # rows of the part that were given up
+            at = slice(index.start + given, index.start + stop - first) if isinstance(index, slice) else index[given:]
+            for what in ("time", "rows", "weight", "group"):
+                if (values := getattr(stored, what)) is not None:
+                    kept.setdefault(what, []).append(values[at])
+        columns = {what: np.concatenate(arrays) for what, arrays in kept.items()}
+        columns |= {name: array for name, array in state.arrays.items() if not name.startswith("part")}
+        out = cls(base, columns)
+        out._parts, out.n = parts, count
+        out._columns = columns
+        return out
+
+    @property
+    def chunks(self) -> set[str]:
+        """Names of the chunks that hold the rows."""
+        return {chunk.name for _, chunk, _ in self._parts}
 
     @property
     def nbytes(self) -> int:
@@ -396,6 +442,46 @@ class Book:
             weights=weight,
             groups=_one(chosen["group"], object) if chosen["group"] else None,
         )
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def state(self) -> State:
+        """Everything but the rows themselves, which the store holds, and the labels' own list."""
+        waiting = sorted(self._heap)
+        plain = {
+            "classes": list(self.classes),
+            "pushed": self._pushed,
+            "overdue_from": self._overdue_from,
+            "due": [[due.next_at, due.order, due.first, due.own, len(due.known_at) - due.done] for due in waiting],
+        }
+        arrays: dict[str, NDArray[Any]] = {"class_of": self._class_of}
+        for name in ("known_at", "position", "labels"):
+            parts = [getattr(due, name)[due.done :] for due in waiting]
+            arrays[name] = np.concatenate(parts) if parts else np.empty(0, np.int64)
+        out = State(plain=plain, arrays=arrays)
+        segments = {"initial": self._initial, "rows": self._rows}
+        held = {name: rows for name, rows in segments.items() if rows is not None and rows.n}
+        plain["segments"] = list(held)
+        return State.join(out, *(rows.state(_FLAGS).under(name) for name, rows in held.items()))
+
+    def restore(self, state: State, label_values: Sequence[Label], fetch: Fetch) -> None:
+        """Go on from a state; ``label_values`` is the list that label codes of later batches mean."""
+        plain, arrays = state.plain, state.arrays
+        self.classes = list(plain["classes"])
+        self._pushed, self._overdue_from = plain["pushed"], plain["overdue_from"]
+        self._class_of, self._label_values = arrays["class_of"], label_values
+        at = 0
+        for next_at, order, first, own, size in plain["due"]:
+            known_at, position, labels = (arrays[name][at : at + size] for name in ("known_at", "position", "labels"))
+            heapq.heappush(self._heap, _Due(next_at, order, first, known_at, position, labels, own))
+            at += size
+        held = {name: _Rows.restore(state.part(name), fetch) for name in plain["segments"]}
+        self._initial, self._rows = held.get("initial"), held.get("rows")
+
+    @property
+    def chunks(self) -> set[str]:
+        """Names of the chunks that hold rows in play: what the store must keep."""
+        return set().union(*(segment.chunks for segment in self._segments()))
 
     # ------------------------------------------------------------------ rows go
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Self, final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.ipc
 from numpy.typing import NDArray
 
 from perennial.core.features import Column, Kind, Schema, Vocabulary
@@ -57,11 +59,26 @@ class Encoder:
     order, after a bit for each that says whether it is there; words go in by their own digest.
     """
 
-    def __init__(self, types: dict[str, Any], text: Sequence[str]) -> None:
+    def __init__(self, types: Mapping[str, Any], text: Sequence[str]) -> None:
+        self._types = pa.schema(list(types.items()))
         columns = [Column(name, kind_of(dtype, name in text), str(dtype)) for name, dtype in types.items()]
         words = {column.name: Vocabulary() for column in columns if column.kind is Kind.CATEGORY}
         self.schema = Schema(columns, words)
         self._columns = [_column(column, words) for column in columns]
+
+    def state(self) -> dict[str, Any]:
+        """Types and words, as plain values; what was counted is not among them."""
+        words = {name: vocabulary.words for name, vocabulary in self.schema.vocabularies.items()}
+        return {"types": b64encode(self._types.serialize()).decode(), "words": {n: list(w) for n, w in words.items()}}
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any], text: Sequence[str]) -> Self:
+        """An encoder that goes on with the words of :meth:`state`."""
+        types = pa.ipc.read_schema(pa.py_buffer(b64decode(state["types"])))
+        out = cls({field.name: field.type for field in types}, text)
+        for name, words in state["words"].items():
+            out.schema.vocabularies[name].encode(words)
+        return out
 
     @property
     def stats(self) -> tuple[ColumnStats, ...]:

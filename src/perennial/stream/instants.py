@@ -78,6 +78,14 @@ class Instants:
             self._last = int(out[-1])
         return out
 
+    def state(self) -> list[Any]:
+        """What the next block depends on."""
+        return [self._last, self._zoned, self.naive]
+
+    def restore(self, state: list[Any]) -> None:
+        """Go on from what :meth:`state` gave."""
+        self._last, self._zoned, self.naive = state
+
     def _parse(self, array: Any, first: int, origin: str) -> Any:
         tries = [pa.timestamp(unit, tz=tz) for tz in (None, "UTC") for unit in ("us", "ns")]
         if self._zoned is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from datetime import timedelta
 from importlib import import_module
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.ipc
 from numpy.typing import NDArray
 
 from perennial.core.errors import ConfigError, DataError, nearest
+from perennial.core.state import State
 from perennial.core.times import micros, moment
 from perennial.stream.sources import canonical_type
 
@@ -116,6 +119,28 @@ class LookBack:
     def finish(self) -> Any:
         """Features of the rows that still wait, as an Arrow table; None if there are none."""
         return self._advance(len(self._times))
+
+    def state(self) -> State:
+        """The rows that are held, and the columns that the function gave."""
+        arrays: dict[str, NDArray[Any]] = {"times": self._times}
+        if self._held is not None:
+            sink = pa.BufferOutputStream()
+            table = pa.Table.from_pandas(self._held, preserve_index=False)
+            with pa.ipc.new_stream(sink, table.schema) as writer:
+                writer.write_table(table)
+            arrays["held"] = np.frombuffer(sink.getvalue(), dtype=np.uint8)
+        types = b64encode(pa.schema(list(self._types.items())).serialize()).decode()
+        return State(plain={"done": self._done, "columns": self._columns, "types": types}, arrays=arrays)
+
+    def restore(self, state: State) -> None:
+        """Go on from what :meth:`state` gave."""
+        self._done, self._columns = state.plain["done"], state.plain["columns"]
+        types = pa.ipc.read_schema(pa.py_buffer(b64decode(state.plain["types"])))
+        self._types = {field.name: field.type for field in types}
+        self._times = state.arrays["times"]
+        if "held" in state.arrays:
+            with pa.ipc.open_stream(pa.py_buffer(state.arrays["held"].tobytes())) as reader:
+                self._held = reader.read_all().to_pandas(types_mapper=_whole_number)
 
     def _frame(self, rows: Any, time: NDArray[np.int64]) -> pd.DataFrame:
         columns = []

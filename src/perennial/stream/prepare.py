@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
@@ -24,14 +23,13 @@ from perennial.core.identity import digest
 from perennial.core.records import Label
 from perennial.core.times import NEVER
 from perennial.stream.calendar import Calendar
-from perennial.stream.encoding import Encoder, content_of
-from perennial.stream.instants import Instants, Order, where
-from perennial.stream.joining import Entry, LabelRule, label_type, read_log
-from perennial.stream.lookback import LookBack, load_function
+from perennial.stream.canonical import Canonical, least_delay, wanted_types
+from perennial.stream.encoding import content_of
+from perennial.stream.instants import Instants
+from perennial.stream.joining import Entry, label_type, read_log
 from perennial.stream.prepared import (
     BATCH_FIRST,
     BATCH_START,
-    EXTRA,
     MANY_LABELS,
     REVISIONS,
     ROWS,
@@ -65,35 +63,17 @@ class _Pass:
 
     def __init__(self, stream: Stream, source: Source, folder: Path, extra: tuple[str, ...]) -> None:
         self._stream, self._source, self._folder, self._extra = stream, source, folder, extra
-        self._types = _wanted_types(stream, source, extra)
-        self._time = Instants(stream.time, self._types[stream.time], stream.time_zone)
-        self._order = Order(stream.time, stream.span("lateness"))
-        self._known = None
-        if stream.known_at in self._types:
-            self._known = Instants(str(stream.known_at), self._types[stream.known_at], stream.time_zone, ordered=False)
-        self._log, self._label_type = _label_log(stream), pa.float64()
-        if stream.target in self._types:
-            self._label_type = label_type(str(stream.target), self._types[stream.target])
-        elif self._log is not None:
-            self._label_type = self._log.dtype
-        self._rule = LabelRule(
-            self._label_type,
-            delay=stream.span("label_delay") or timedelta(0),
-            within=stream.span("within"),
-            absent=stream.absent,
-            positives_wait=stream.positives_wait,
-            log=None if self._log is None else self._log.entries,
-        )
-        self._features = [n for n in self._types if n not in stream.roles.values() and n not in stream.drop]
-        self._lookback = self._make_lookback()
-        self._encoder: Encoder | None = None
-        self._encoded = 0  # rows of features encoded so far: look-back features lag behind
+        self._types = wanted_types(stream, source, extra)
+        self._log = _label_log(stream)
+        log_type = None if self._log is None else self._log.dtype
+        entries = None if self._log is None else self._log.entries
+        self._canon = Canonical(stream, self._types, extra, label_log=entries, log_type=log_type)
         self._writer = _Writer(folder / ROWS)
-        self._bounds = _Bounds(stream.calendar, self._time.zone)
+        self._bounds = _Bounds(stream.calendar, self._canon.zone)
         hashed = ("digest", *(name + part for name in _HASHED for part in ("", " there")))
         self._content = {name: hashlib.sha256() for name in hashed}
         self._labels: dict[Label, None] = {}
-        self._labelled = self._late = self._rows = 0
+        self._labelled = self._late = 0
         self._first_time = NEVER
 
     def __enter__(self) -> _Pass:
@@ -106,85 +86,30 @@ class _Pass:
         for block in self._source.blocks(self._types):
             self._take(block)
             if progress is not None:
-                progress(self._rows, self._source.rows)
-        if self._lookback is not None:
-            self._write_features(self._lookback.finish())
-        if not self._rows:
+                progress(self._canon.rows, self._source.rows)
+        self._write_features(self._canon.finish())
+        if not self._canon.rows:
             raise DataError("the stream has no rows: is `source` right, or was a one-way reader read before?")
         self._writer.finish()
         return self._finish()
 
     def _take(self, block: Block) -> None:
-        rows, origin, first = block.rows, block.origin, self._rows
-        time = self._time.convert(rows.column(self._stream.time), first, origin)
-        newest, late = self._order.advance(time, first, origin)
-        self._bounds.see(newest, first)
-        others = self._others(rows, time, late, first, origin)
-        self._first_time = min(self._first_time, int(time.min()))
-        self._late += int(late.sum())
-        if self._lookback is not None:
-            seen = [n for n in (self._stream.time, self._stream.key, *self._features) if n is not None]
-            table = self._lookback.feed(rows.select(list(dict.fromkeys(seen))), time)
-        else:
-            table = rows.select(self._features)
-        self._rows += len(time)
-        self._write_others(others)
-        self._write_features(table)
-
-    def _others(
-        self, rows: Any, time: NDArray[np.int64], late: NDArray[np.bool_], first: int, origin: str
-    ) -> dict[str, Any]:
-        """All columns that are no features, by the name they are stored under."""
-        stream = self._stream
-        labels, known_at = self._label(rows, time, first, origin)
-        out = {"time": pa.array(time), "known_at": pa.array(known_at), "label": labels}
-        if stream.lateness is not None:
-            out["late"] = pa.array(late)
-        if stream.weight is not None:
-            out["weight"] = _weights(rows.column(stream.weight), stream.weight, first, origin)
-        for role in ("group", "id"):
-            if (column := getattr(stream, role)) is not None:
-                out[role] = rows.column(column)
-        for name in self._extra:
-            out[EXTRA + name] = _amounts(rows.column(name), name)
-        return out
-
-    def _label(self, rows: Any, time: NDArray[np.int64], first: int, origin: str) -> tuple[Any, NDArray[np.int64]]:
-        stream = self._stream
-        if stream.target in self._types:
-            labels = rows.column(stream.target).cast(self._label_type, safe=False)
-            if pa.types.is_floating(labels.type):
-                labels = pc.if_else(pc.is_nan(labels), pa.scalar(None, labels.type), labels)
-        else:
-            labels = pa.nulls(len(time), self._label_type)
-        known = None
-        if self._known is not None:
-            known = self._known.convert(rows.column(stream.known_at), first, origin)
-        labels, known_at = self._rule.apply(labels, time, known, first, origin)
-        if self._log is not None:
-            labels, known_at = self._rule.join(rows.column(stream.id).to_pylist(), labels, known_at, time, first)
+        first = self._canon.rows
+        taken = self._canon.take(block.rows, self._canon.instants(block.rows, block.origin), block.origin)
+        self._bounds.see(taken.newest, first)
+        self._first_time = min(self._first_time, int(taken.time.min()))
+        self._late += int(taken.late.sum())
+        labels, known_at = taken.others["label"], taken.known_at
         self._labelled += int((known_at != NEVER).sum())
         if len(self._labels) <= MANY_LABELS:
             self._labels.update(dict.fromkeys(pc.unique(labels.drop_null()).to_pylist()))
-        return labels, known_at
+        self._write_others(taken.others)
+        self._write_features(taken.features)
 
     def _write_features(self, table: Any) -> None:
         if table is None:
             return
-        if self._encoder is None:
-            types = {field.name: field.type for field in table.schema}
-            if not types:
-                raise DataError("no column is left to be a feature: see `drop` and the columns that have a role")
-            self._encoder = Encoder(types, self._stream.text)
-            for name in self._stream.text:
-                if name not in types:
-                    raise ConfigError("text", name, f"no such feature: {nearest(name, types)}")
-        arrays = [c.combine_chunks() if isinstance(c, pa.ChunkedArray) else c for c in table.columns]
-        stored, digests = self._encoder.encode(arrays, self._encoded)
-        self._encoded += table.num_rows
-        columns = {f"f{j}": column for j, column in enumerate(stored)}
-        bytes_of = pa.py_buffer(np.ascontiguousarray(digests))
-        columns["digest"] = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(digests), [None, bytes_of])
+        columns, digests = self._canon.encode(table)
         self._content["digest"].update(digests.tobytes())
         self._writer.put("features", columns)
 
@@ -196,35 +121,34 @@ class _Pass:
         self._writer.put("others", columns)
 
     def _finish(self) -> Prepared:
-        assert self._encoder is not None
-        stream, zone = self._stream, self._time.zone
+        stream, canon = self._stream, self._canon
         starts, firsts = self._bounds.arrays()
         np.save(self._folder / BATCH_START, starts)
         np.save(self._folder / BATCH_FIRST, firsts)
-        later = self._rule.later
-        _write_revisions(self._folder / REVISIONS, later, self._label_type, starts, firsts)
-        schema = self._encoder.schema
+        later = canon.rule.later
+        _write_revisions(self._folder / REVISIONS, later, canon.label_type, starts, firsts)
+        schema = canon.encoder.schema
         return Prepared(
             folder=self._folder,
             name=str(stream.name),
             schema=schema,
-            rows=self._rows,
+            rows=canon.rows,
             digest=digest(
-                schema.digest(), str(self._label_type), *(h.hexdigest() for h in self._content.values()), repr(later)
+                schema.digest(), str(canon.label_type), *(h.hexdigest() for h in self._content.values()), repr(later)
             ),
             first_time=self._first_time,
-            last_time=self._order.newest,
-            zone=zone,
+            last_time=canon.newest,
+            zone=canon.zone,
             batch=stream.calendar,
             target=stream.target,
-            label_type=str(self._label_type),
+            label_type=str(canon.label_type),
             label_values=self._label_values(later),
             labelled=self._labelled,
             label_rule=stream.label_rule + (", those of the rows at once" if self._implicit_beside_log else ""),
             implicit_delay=stream.implicit_delay or self._implicit_beside_log,
-            label_delay=_least_delay(stream),
+            label_delay=least_delay(stream),
             positive=stream.positive,
-            stats={column.name: column for column in self._encoder.stats},
+            stats={column.name: column for column in canon.encoder.stats},
             late_rows=self._late,
             revisions=len(later),
             extra=self._extra,
@@ -247,87 +171,17 @@ class _Pass:
         return values
 
     def _warnings(self) -> tuple[str, ...]:
-        stream, out = self._stream, []
-        if self._time.naive and stream.time_zone is None:
+        stream, out = self._stream, self._canon.warnings()
+        if self._canon.rule.contradicted:
             out.append(
-                f"times in {stream.time!r} carry no zone and were taken for UTC: state `time_zone` to have local days"
+                f"{self._canon.rule.contradicted} rows have a label other than {stream.absent!r} and no "
+                f"{stream.known_at!r}: nobody ever reported them, so silence makes them {stream.absent!r}"
             )
-        if self._known is not None and self._known.naive and stream.time_zone is None and not self._time.naive:
-            out.append(f"times in {stream.known_at!r} carry no zone and were taken for UTC: state `time_zone`")
-        if self._rule.contradicted:
-            out.append(
-                f"{self._rule.contradicted} rows have a label other than {stream.absent!r} and no {stream.known_at!r}: "
-                f"nobody ever reported them, so silence makes them {stream.absent!r}"
-            )
-        if self._log is not None and self._rule.unknown_ids:
-            out.append(f"{self._rule.unknown_ids} ids of the label log are those of no row")
+        if self._log is not None and self._canon.rule.unknown_ids:
+            out.append(f"{self._canon.rule.unknown_ids} ids of the label log are those of no row")
         if self._late:
             out.append(f"{self._late} rows came late")
         return tuple(out)
-
-    def _make_lookback(self) -> LookBack | None:
-        stream = self._stream
-        if stream.features is None:
-            return None
-        span = stream.span("lookback")
-        assert span is not None
-        return LookBack(
-            load_function(stream.features),
-            span,
-            time=stream.time,
-            key=stream.key,
-            zone=self._time.zone,
-            lateness=stream.span("lateness") or timedelta(0),
-        )
-
-
-def _wanted_types(stream: Stream, source: Source, extra: tuple[str, ...]) -> dict[str, Any]:
-    """The columns to read and their types, each setting that names a column checked."""
-    roles = dict(stream.roles)
-    needed = {*roles.values(), *extra}
-    as_written = [roles[role] for role in ("time", "known_at") if role in roles]
-    types = source.types([name for name in stream.drop if name not in needed], as_written)
-    if stream.labels is not None:  # the log may hold these instead
-        roles = {r: c for r, c in roles.items() if r not in ("target", "known_at") or c in types}
-    named = [*roles.items(), *(("extra", c) for c in extra), *(("drop", c) for c in stream.drop)]
-    if stream.features is None:
-        named += [("text", c) for c in stream.text]
-    for setting, column in named:
-        if column not in source.names:
-            raise ConfigError(setting, column, f"no such column: {nearest(column, source.names)}")
-    for name in stream.text:
-        if stream.features is None and name in types and not pa.types.is_string(types[name]):
-            raise ConfigError("text", name, f"the column holds {types[name]}, not text")
-    return types
-
-
-def _weights(column: Any, name: str, first: int, origin: str) -> Any:
-    try:
-        weights = column.cast(pa.float64(), safe=False)
-    except pa.ArrowException as error:
-        raise DataError(f"weight column {name!r} holds {column.type}: weights are numbers") from error
-    values = weights.to_numpy(zero_copy_only=False)
-    if (wrong := ~(np.isfinite(values) & (values >= 0))).any():
-        row = int(np.argmax(wrong))
-        raise DataError(
-            f"weight column {name!r}, {where(first + row, origin)}: {column[row].as_py()!r} is no weight; weights are "
-            "finite and not negative: correct it, or drop the row"
-        )
-    return weights
-
-
-def _amounts(column: Any, name: str) -> Any:
-    try:
-        return column.cast(pa.float64(), safe=False)
-    except pa.ArrowException as error:
-        raise DataError(f"column {name!r} holds {column.type}: amounts are numbers") from error
-
-
-def _least_delay(stream: Stream) -> timedelta:
-    """How long every label takes at least."""
-    if stream.positives_wait and (within := stream.span("within")) is not None:
-        return within
-    return stream.span("label_delay") or timedelta(0)
 
 
 class _Log(NamedTuple):

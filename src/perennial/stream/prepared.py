@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Protocol, final
 
 import numpy as np
 import pyarrow as pa
@@ -149,7 +149,7 @@ class Prepared:
 
     def labels(self, kind: TaskKind) -> StreamLabels:
         """All labels with the instants at which they become known."""
-        read = _Labels(kind, self.label_type)
+        read = Labels(kind, self.label_type)
         parts = [(read.codes(label), time, known) for label, time, known in self._columns("label", "time", "known_at")]
         found = np.concatenate([part[0] for part in parts])
         time, known = (np.concatenate([_array(part[i]) for part in parts]) for i in (1, 2))
@@ -200,7 +200,7 @@ def _array(column: Any) -> NDArray[Any]:
 
 
 @final
-class _Labels:
+class Labels:
     """Turns stored labels into codes or numbers. ``words`` is append-only, in the order in which codes were asked."""
 
     def __init__(self, kind: TaskKind, label_type: str) -> None:
@@ -248,15 +248,36 @@ class _Growing:
         return int(self.known[row])
 
 
-@final
-class _Piece:
-    """The rows of one stored batch, as arrays."""
+class Words(Protocol):
+    """What codes mean to whoever reads stored rows: labels and categories, each as far as they are known."""
 
-    def __init__(self, reading: _Reading, features: Any, others: Any, first: int) -> None:
+    labels: Labels
+    schema: Schema
+    words: Mapping[str, Sequence[str]]
+
+
+@final
+class Piece:
+    """The rows of one stored batch, as arrays.
+
+    Parameters
+    ----------
+    reading : Words
+        What codes mean.
+    features, others : pyarrow.RecordBatch
+        The columns as they are stored.
+    first : int
+        Position of the first row.
+    name : str
+        What a store knows them by.
+    """
+
+    def __init__(self, reading: Words, features: Any, others: Any, first: int, name: str = "") -> None:
         schema, labels = reading.schema, reading.labels
+        self._reading = reading
         self.first, self.stop = first, first + others.num_rows
         names = others.schema.names
-        self.chunk = Chunk(pa.Table.from_arrays(features.columns, names=list(schema.names)), schema)
+        self.chunk = Chunk(pa.Table.from_arrays(features.columns, names=list(schema.names)), schema, name)
         self.time = _array(others.column("time"))
         self.known_at = _array(others.column("known_at"))
         self.rows = _bytes(others.column("digest"))
@@ -280,7 +301,7 @@ class _Piece:
             for j in schema.categories
         ]
 
-    def codes(self, low: int, high: int, labels: _Labels) -> NDArray[np.int32]:
+    def codes(self, low: int, high: int, labels: Labels) -> NDArray[np.int32]:
         """Label codes of rows ``[low, high)`` of this piece; labels that only later rows have stay unnamed."""
         assert self.local is not None
         known = self.local.upto(high - 1)
@@ -291,6 +312,30 @@ class _Piece:
             ]
             self._global = np.asarray([*named, -1], dtype=np.int32)
         return np.asarray(self._global[self.local.codes[low:high]])
+
+    def batch(self, start: int, low: int, high: int, *, apart: bool, revisions: Revisions | None) -> Batch:
+        """Rows ``[low, high)`` of this piece as a batch that starts at ``start``."""
+        part = slice(low, high)
+        late = None if self.late is None else self.late[part]
+        self.reveal(high)
+        labels = self._reading.labels
+        return Batch(
+            start=start,
+            first=self.first + low,
+            features=Features(self._reading.schema, [(self.chunk, part)], high - low),
+            rows=self.rows[part],
+            time=self.time[part],
+            known_at=self.known_at[part],
+            label_codes=None if self.values is not None else self.codes(low, high, labels),
+            label_values=labels.words,
+            labels=None if self.values is None else self.values[part],
+            weights=None if self.weights is None else self.weights[part],
+            groups=None if self.groups is None else self.groups[part],
+            ids=None if self.ids is None else self.ids[part],
+            late=late if late is not None and late.any() else None,
+            apart=apart,
+            revisions=revisions,
+        )
 
     def reveal(self, high: int) -> None:
         """Let the vocabularies know the words of rows before ``high`` of this piece."""
@@ -311,7 +356,7 @@ class _Reading:
 
     def __init__(self, prepared: Prepared, kind: TaskKind, bundle: int | None) -> None:
         self._prepared, self._bundle = prepared, bundle
-        self.labels = _Labels(kind, prepared.label_type)
+        self.labels = Labels(kind, prepared.label_type)
         self.words = {name: words.words for name, words in prepared.schema.vocabularies.items()}
         self.schema = Schema(prepared.schema.columns, {name: Vocabulary() for name in self.words})
         self._later = _revision_table(prepared) if prepared.revisions else None
@@ -324,7 +369,7 @@ class _Reading:
         if self._bundle is not None:
             starts, firsts = starts[:: self._bundle], firsts[:: self._bundle]
         ends = np.append(firsts[1:], self._prepared.rows)
-        held: list[_Piece] = []
+        held: list[Piece] = []
         done = 0
         for piece in self._pieces():
             held.append(piece)
@@ -339,7 +384,7 @@ class _Reading:
             needed = int(firsts[done]) if done < len(firsts) else self._prepared.rows
             held = [p for p in held if p.stop > needed]
 
-    def _pieces(self) -> Iterator[_Piece]:
+    def _pieces(self) -> Iterator[Piece]:
         # features and the rest are read apart, so that whoever keeps digests or times does not keep features too
         width, first = len(self.schema), 0
         with pa.OSFile(str(self._prepared.folder / ROWS)) as file:
@@ -350,37 +395,16 @@ class _Reading:
             ]
             for i in range(readers[0].num_record_batches):
                 features, others = (reader.get_batch(i) for reader in readers)
-                piece = _Piece(self, features, others, first)
+                piece = Piece(self, features, others, first)
                 first = piece.stop
                 yield piece
                 del piece, features, others
 
-    def _batch(self, number: int, start: int, piece: _Piece, low: int, high: int) -> Batch:
-        part = slice(low, high)
-        if piece.late is not None:
-            late = piece.late[part]
-        piece.reveal(high)
+    def _batch(self, number: int, start: int, piece: Piece, low: int, high: int) -> Batch:
         revisions = self._revisions(number, high - low)
-        regression = piece.values is not None
-        return Batch(
-            start=start,
-            first=piece.first + low,
-            features=Features(self.schema, [(piece.chunk, part)], high - low),
-            rows=piece.rows[part],
-            time=piece.time[part],
-            known_at=piece.known_at[part],
-            label_codes=None if regression else piece.codes(low, high, self.labels),
-            label_values=self.labels.words,
-            labels=None if piece.values is None else piece.values[part],
-            weights=None if piece.weights is None else piece.weights[part],
-            groups=None if piece.groups is None else piece.groups[part],
-            ids=None if piece.ids is None else piece.ids[part],
-            late=late if piece.late is not None and late.any() else None,
-            apart=self._bundle is not None,
-            revisions=revisions,
-        )
+        return piece.batch(start, low, high, apart=self._bundle is not None, revisions=revisions)
 
-    def _joined(self, number: int, start: int, pieces: list[_Piece], first: int, end: int) -> Batch:
+    def _joined(self, number: int, start: int, pieces: list[Piece], first: int, end: int) -> Batch:
         """A batch whose rows lie in several pieces."""
         revisions = self._revisions(number, end - first)
         parts = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, final
 
@@ -76,10 +76,44 @@ def open_source(source: object, field: str = "source") -> Source:
         If there is no such file, or files of several kinds.
     """
     if isinstance(source, str | Path):
-        kind, files = _files(source, field)
-        return _Parquet(files) if kind == "parquet" else _Csv(files)
+        return open_files(source, field)
     check_source(source, field)
     return _Memory(source)
+
+
+def open_files(source: str | Path, field: str = "source") -> _Parquet | _Csv:
+    """The reader for a path or a glob; raises as :func:`open_source` does."""
+    kind, files = _files(source, field)
+    return _Parquet(files) if kind == "parquet" else _Csv(files)
+
+
+def files_of(source: str | Path) -> list[Path]:
+    """The files of a path or a glob, in name order; none if there are none yet."""
+    try:
+        return _files(source, "source")[1]
+    except ConfigError:
+        if Path(source).is_dir() and not any(Path(source).iterdir()):
+            return []
+        raise
+
+
+def check_types(file: Path, types: Mapping[str, Any]) -> None:
+    """Raise ``DataError`` unless a file holds every column of ``types`` in its type; it may hold more.
+
+    A CSV file's whole numbers pass for fractions, and a column of nulls for anything.
+    """
+    source = open_files(file)
+    source.types((), [name for name, dtype in types.items() if pa.types.is_string(dtype)])
+    found = [
+        (origin, {name: dtype for name, dtype in columns.items() if name in types}) for origin, columns in source.found
+    ]
+    unified = _unify([("earlier files", dict(types)), *found], promote=isinstance(source, _Csv))
+    for name, dtype in types.items():
+        if unified[name] != dtype:
+            raise DataError(
+                f"column {name!r} is {dtype} in earlier files and {unified[name]} in {file.name}: a column keeps its "
+                "type; convert the file"
+            )
 
 
 def canonical_type(dtype: Any) -> Any:
@@ -212,6 +246,7 @@ class _Parquet:
         self._files = files
         self.rows: int | None = None
         self.names: list[str] = []
+        self.found: list[tuple[str, dict[str, Any]]] = []  #: what each file's columns are
 
     def types(self, ignore: Sequence[str], words: Sequence[str]) -> dict[str, Any]:  # noqa: ARG002
         found, rows = [], 0
@@ -224,7 +259,7 @@ class _Parquet:
                 raise DataError(f"{file} cannot be read as Parquet: {error}") from error
             self.names = self.names or schema.names
             found.append((file.name, {f.name: _flat(f.type) for f in schema if f.name not in ignore}))
-        self.rows = rows
+        self.rows, self.found = rows, found
         return _unify(found, promote=False)
 
     def blocks(self, types: dict[str, Any]) -> Iterator[Block]:
@@ -251,6 +286,7 @@ class _Csv:
         self._columns: dict[str, list[str]] = {}
         self.rows: int | None = None
         self.names: list[str] = []
+        self.found: list[tuple[str, dict[str, Any]]] = []  #: what the first rows of each file's columns are
 
     def types(self, ignore: Sequence[str], words: Sequence[str]) -> dict[str, Any]:
         found = []
@@ -264,6 +300,7 @@ class _Csv:
             self._columns[file.name] = schema.names
             self.names = self.names or schema.names
             found.append((file.name, {f.name: f.type for f in schema if f.name not in ignore}))
+        self.found = found
         unified = _unify(found, promote=True)
         self._empty = {name for name in unified if all(pa.types.is_null(columns[name]) for _, columns in found)}
         return unified | {name: dtype for name, dtype in self._wider.items() if name in unified}

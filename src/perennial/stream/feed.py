@@ -1,0 +1,154 @@
+"""A source that grows: rows behind a position, and a position that says when the source no longer holds it.
+
+A position is plain data, ordered, and opaque to everybody else: the file, the rows read of it, and a digest of the last
+of them, by which a file that was rewritten is told from one that grew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from perennial.core.errors import ConfigError, DataError
+from perennial.stream.sources import Source, check_types, files_of, open_files
+
+
+@final
+class OffsetGone(DataError):
+    """The source no longer holds what was read before: rows were taken away or rewritten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a source was read.
+
+    Parameters
+    ----------
+    file : str
+        Name of the file that holds the last row; empty before the first.
+    rows : int
+        Rows read of it.
+    last : str
+        Digest of the last row read.
+    earlier : int
+        Files that come before it: one that turns up among them later would be passed over.
+    """
+
+    file: str = ""
+    rows: int = 0
+    last: str = ""
+    earlier: int = 0
+
+    def to_plain(self) -> list[Any]:
+        """The position as JSON keeps it."""
+        return [self.file, self.rows, self.last, self.earlier]
+
+    @classmethod
+    def from_plain(cls, plain: list[Any]) -> Position:
+        """What :meth:`to_plain` gave."""
+        return cls(*plain)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Some rows of one file, in order, and where the first of them stands in it."""
+
+    rows: Any
+    file: str
+    start: int
+    earlier: int
+
+    def position(self, upto: int) -> Position:
+        """The position after the first ``upto`` rows, at least one."""
+        row = self.rows.slice(upto - 1, 1)
+        return Position(self.file, self.start + upto, row_digest(row), self.earlier)
+
+
+def row_digest(row: Any) -> str:
+    """Digest of one raw row, by value."""
+    return hashlib.sha256(repr(row.to_pylist()[0]).encode()).hexdigest()[:32]
+
+
+@final
+class Feed:
+    """Rows of files that grow or become more, behind a position.
+
+    Files are read in name order, which is time order. A file may grow until a later one is there; what was read of it
+    may not change, and no file may turn up before one that was read.
+
+    Parameters
+    ----------
+    source : str or Path
+        A file, a folder or a glob, as a :class:`~perennial.stream.settings.Stream` takes it.
+    """
+
+    def __init__(self, source: Any) -> None:
+        if not isinstance(source, str | Path):
+            raise ConfigError("source", type(source).__name__, "a run reads files: give a file, a folder or a glob")
+        self._source = source
+
+    def open(self) -> Source:
+        """All files there are now, to learn their columns."""
+        return open_files(self._source)
+
+    def is_new(self, position: Position, seen: dict[str, tuple[int, int]]) -> bool:
+        """Whether something changed since the call before, which ``seen`` remembers: a look at names and sizes only."""
+        now = {}
+        for file in files_of(self._source):
+            status = file.stat()
+            now[file.name] = (status.st_size, status.st_mtime_ns)
+        changed = now != seen
+        seen.clear()
+        seen.update(now)
+        return changed or not position.file
+
+    def read(self, position: Position, types: Mapping[str, Any]) -> Iterator[Run]:
+        """The rows behind ``position``, a block at a time.
+
+        Raises
+        ------
+        OffsetGone
+            If the file of the position is gone, shorter, or rewritten, or a file turned up before it.
+        DataError
+            If a file lacks a column, or one changed its type.
+        """
+        files = files_of(self._source)
+        names = [file.name for file in files]
+        if position.file and position.file not in names:
+            raise OffsetGone(
+                f"{position.file}, read up to row {position.rows:,}, is no longer in {self._source}: put it back, or "
+                "start a deployment of a new name from here"
+            )
+        at = names.index(position.file) if position.file else 0
+        if at > position.earlier:
+            new = names[at - 1]
+            raise OffsetGone(
+                f"{new} (or a file like it) turned up before {position.file}, which was read already: files come in "
+                "name order; give it a later name"
+            )
+        for number, file in enumerate(files[at:], at):
+            skip = position.rows if file.name == position.file else 0
+            yield from self._rows(file, number, skip, position.last if skip else "", types)
+
+    def _rows(self, file: Path, number: int, skip: int, last: str, types: Mapping[str, Any]) -> Iterator[Run]:
+        check_types(file, types)
+        start = 0
+        for block in open_files(file).blocks(dict(types)):
+            size = block.rows.num_rows
+            if start < skip <= start + size and row_digest(block.rows.slice(skip - start - 1, 1)) != last:
+                raise OffsetGone(
+                    f"row {skip - 1:,} of {file.name} is not what it was when it was read: the file was rewritten; "
+                    "put it back, or start a deployment of a new name from here"
+                )
+            low = max(skip - start, 0)
+            if low < size:
+                yield Run(rows=block.rows.slice(low), file=file.name, start=start + low, earlier=number)
+            start += size
+        if start < skip:
+            raise OffsetGone(
+                f"{file.name} has {start:,} rows, and {skip:,} of it were read: it was cut short; put the rows back, "
+                "or start a deployment of a new name from here"
+            )

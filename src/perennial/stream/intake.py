@@ -1,0 +1,400 @@
+"""A stream as it arrives: rows of a growing source, cut into the batches that a replay of all of them would have.
+
+Bounds are fixed by the data: a calendar batch is whole once a row of a later one is there, a batch of rows once they
+are. What is not whole stays in the source and is read again. So an intake's state, between batches, is small.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+from numpy.typing import NDArray
+
+from perennial.core.errors import DataError
+from perennial.core.records import Batch, TaskKind
+from perennial.core.state import State, Stored
+from perennial.stream.calendar import Calendar
+from perennial.stream.canonical import Canonical, wanted_types
+from perennial.stream.feed import Feed, OffsetGone, Position, Run
+from perennial.stream.prepared import Labels, Piece
+from perennial.stream.settings import Stream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """Which rows the next batch holds, fixed before anything is trained on them.
+
+    ``start`` is the batch's instant, ``rows`` how many rows behind the position before it has, and ``ahead`` how many
+    rows behind these are of the same instant as the last of them: features that look back are built from all at once.
+    """
+
+    start: int
+    rows: int
+    ahead: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrived:
+    """A batch, the bytes that the store keeps of it, and the position after it."""
+
+    batch: Batch
+    segment: bytes
+    name: str
+    position: Position
+
+
+@dataclass(slots=True)
+class _Held:
+    """A run with its rows' event times, the newest so far, and the calendar batch of each; ``at`` rows are taken."""
+
+    run: Run
+    time: NDArray[np.int64]
+    newest: NDArray[np.int64]
+    floors: NDArray[np.int64] | None
+    at: int = 0
+
+    @property
+    def left(self) -> int:
+        return len(self.time) - self.at
+
+
+@final
+class _Pending:
+    """Raw rows behind the position that no batch has taken yet."""
+
+    def __init__(self) -> None:
+        self.held: list[_Held] = []
+
+    def __len__(self) -> int:
+        return sum(held.left for held in self.held)
+
+    def add(
+        self, run: Run, time: NDArray[np.int64], newest: int, calendar: Calendar | int, zone: str, floor: int
+    ) -> None:
+        """Put rows behind the others; ``newest`` and ``floor`` are what stands before the first of all."""
+        if self.held:
+            newest = int(self.held[-1].newest[-1])
+        since = np.maximum(np.maximum.accumulate(time), newest)
+        floors = None
+        if isinstance(calendar, Calendar):
+            before = self.held[-1].floors if self.held else None
+            floors = np.maximum(calendar.floor(since, zone), floor if before is None else int(before[-1]))
+        self.held.append(_Held(run, time, since, floors))
+
+    @property
+    def start(self) -> int:
+        """The instant of the batch that the first row begins."""
+        head = self.held[0]
+        return int((head.newest if head.floors is None else head.floors)[head.at])
+
+    def same_floor(self) -> int:
+        """How many rows from the first on are of its calendar batch."""
+        rows, start = 0, self.start
+        for held in self.held:
+            assert held.floors is not None
+            here = int(np.searchsorted(held.floors[held.at :], start, side="right"))
+            rows += here
+            if here < held.left:
+                break
+        return rows
+
+    def same_instant(self, rows: int) -> int:
+        """How many rows behind the first ``rows`` are of the same instant as the last of these."""
+        instant, more = None, 0
+        for held in self.held:
+            time = held.time[held.at :]
+            if rows > 0:
+                if len(time) < rows:
+                    rows -= len(time)
+                    continue
+                instant, time, rows = int(time[rows - 1]), time[rows:], 0
+            other = np.flatnonzero(time != instant)
+            if len(other):
+                return more + int(other[0])
+            more += len(time)
+        return more
+
+    def slice(self, low: int, high: int) -> tuple[Any, NDArray[np.int64]]:
+        """Raw rows ``[low, high)`` as one record batch, and their event times."""
+        parts, times, at = [], [], 0
+        for held in self.held:
+            start, stop = max(low - at, 0) + held.at, min(high - at, held.left) + held.at
+            if start < stop:
+                parts.append(held.run.rows.slice(start, stop - start))
+                times.append(held.time[start:stop])
+            at += held.left
+            if at >= high:
+                break
+        if len(parts) == 1:
+            return parts[0], times[0]
+        return pa.Table.from_batches(parts).combine_chunks().to_batches()[0], np.concatenate(times)
+
+    def take(self, rows: int) -> Position:
+        """Let go of the first rows; gives the position after them."""
+        position = None
+        while rows:
+            held = self.held[0]
+            here = min(rows, held.left)
+            held.at += here
+            rows -= here
+            position = held.run.position(held.at)
+            if not held.left:
+                self.held.pop(0)
+        assert position is not None
+        return position
+
+
+@final
+class Intake:
+    """Batches of a stream whose source grows.
+
+    Parameters
+    ----------
+    stream : Stream
+        Where rows come from, and the role of each column.
+    task : {"classification", "regression"}
+        Whether labels are classes or numbers.
+    feed : Feed, optional
+        The source; the stream's own unless given.
+    """
+
+    def __init__(self, stream: Stream, task: TaskKind, feed: Feed | None = None) -> None:
+        self._stream, self._task = stream, task
+        self._feed = feed or Feed(stream.source)
+        self._types: dict[str, Any] = {}
+        self._canon: Canonical | None = None
+        self._labels: Labels | None = None
+        self._floor = -(2**62)  # start of the last batch
+        self._built: Any = None  # features of rows of the last batch's instant that belong to the next batch
+        self._seen: dict[str, tuple[int, int]] = {}
+        self._pending = _Pending()
+        self._runs: Iterator[Run] = iter(())
+        self.position = Position()  #: how far the source was read, by whole batches
+
+    @property
+    def labels(self) -> list[Any]:
+        """What label codes mean; it grows."""
+        return [] if self._labels is None else self._labels.words
+
+    @property
+    def label_type(self) -> str:
+        """``"string"``, ``"int64"``, ``"bool"`` or ``"double"``."""
+        return str(self._canonical.label_type)
+
+    @property
+    def _canonical(self) -> Canonical:
+        if self._canon is None:
+            self._open(wanted_types(self._stream, self._feed.open(), ()))
+        assert self._canon is not None
+        return self._canon
+
+    def _open(self, types: Mapping[str, Any]) -> None:
+        self._types = dict(types)
+        self._canon = Canonical(self._stream, types, ())
+        self._labels = Labels(self._task, str(self._canon.label_type))
+
+    # ------------------------------------------------------------------ what comes
+
+    def changed(self) -> bool:
+        """Whether the source may hold more than at the last look: cheap."""
+        return self._feed.is_new(self.position, self._seen)
+
+    def refresh(self) -> None:
+        """Look at the source anew from the position on."""
+        _ = self._canonical
+        self._pending = _Pending()
+        self._runs = self._feed.read(self.position, self._types)
+
+    def look(self, *, to_the_end: bool = False) -> Bounds | None:
+        """The bounds of the next batch; None while it is not whole.
+
+        Parameters
+        ----------
+        to_the_end : bool
+            What the source holds now is all: the last batch is whole, though more of its rows could come.
+
+        Raises
+        ------
+        OffsetGone
+            If the source no longer holds what was read.
+        DataError
+            If a file cannot be read, lacks a column, or one changed its type.
+        """
+        while (bounds := self._whole(last=False)) is None:
+            if not self._more():
+                return self._whole(last=to_the_end)
+        return bounds
+
+    def fetch(self, bounds: Bounds) -> None:
+        """Read as many rows as bounds that were fixed before want.
+
+        Raises
+        ------
+        OffsetGone
+            If the source holds fewer.
+        """
+        wanted = bounds.rows + bounds.ahead
+        while len(self._pending) < wanted:
+            if not self._more():
+                raise OffsetGone(
+                    f"the next batch was fixed to have {wanted:,} rows, and the source holds {len(self._pending):,} "
+                    "behind what was read: rows were taken away; put them back"
+                )
+
+    def _more(self) -> bool:
+        run = next(self._runs, None)
+        if run is None:
+            return False
+        canon = self._canonical
+        time = canon.instants(run.rows, run.file, first=canon.rows + len(self._pending))
+        self._pending.add(run, time, canon.newest, self._stream.calendar, canon.zone, self._floor)
+        return True
+
+    def _whole(self, *, last: bool) -> Bounds | None:
+        """The bounds of the first batch, if it is whole, or if no more rows come."""
+        pending, calendar = self._pending, self._stream.calendar
+        held = len(pending)
+        if not held:
+            return None
+        if isinstance(calendar, int):
+            rows = min(calendar, held)
+            open_ended = rows < calendar
+        else:
+            rows = pending.same_floor()
+            open_ended = rows == held
+        ahead = 0
+        if self._canonical.looks_back:  # rows of the last instant that belong to its features, if not to the batch
+            ahead = pending.same_instant(rows)
+            open_ended |= rows + ahead == held
+        return None if open_ended and not last else Bounds(start=pending.start, rows=rows, ahead=ahead)
+
+    def take(self, bounds: Bounds) -> Arrived:
+        """The batch of bounds that :meth:`look` gave or :meth:`fetch` made sure of; the position moves behind it.
+
+        Raises
+        ------
+        DataError
+            If rows break a rule.
+        """
+        canon, pending = self._canonical, self._pending
+        assert self._labels is not None
+        n, ahead = bounds.rows, bounds.ahead
+        (rows, time), origin = pending.slice(0, n), pending.held[0].run.file
+        before = self._built
+        looked = 0 if before is None else min(before.num_rows, n)
+        first = canon.rows
+        try:
+            taken = canon.take(rows, time, origin, looked=looked)
+            table = self._features(taken.features, before, n, ahead)
+            columns, _ = canon.encode(table)
+        except DataError:
+            self._canon = None  # half taken: it must be restored before it goes on
+            raise
+        features = pa.record_batch([columns[name] for name in columns if name != "digest"],
+                                   names=[name for name in columns if name != "digest"])  # fmt: skip
+        others = pa.record_batch([*taken.others.values(), columns["digest"]], names=[*taken.others, "digest"])
+        segment = _segment(features, others)
+        name = hashlib.sha256(segment).hexdigest()
+        piece = Piece(self._reading(), features, others, first, name)
+        batch = piece.batch(bounds.start, 0, n, apart=False, revisions=None)
+        self._floor = max(self._floor, bounds.start)
+        self.position = pending.take(n)
+        return Arrived(batch=batch, segment=segment, name=name, position=self.position)
+
+    def _features(self, fresh: Any, before: Any, n: int, ahead: int) -> Any:
+        """The raw feature table of the batch; what belongs to the next one is put aside."""
+        canon = self._canonical
+        if not canon.looks_back:
+            return fresh
+        looked = 0 if before is None else before.num_rows
+        parts = [part for part in (before, fresh) if part is not None]
+        if n + ahead > max(looked, n):
+            more = canon.look(*self._pending.slice(max(looked, n), n + ahead))
+            parts += [] if more is None else [more]
+        rest = canon.finish()
+        parts += [] if rest is None else [rest]
+        table = pa.concat_tables(parts)
+        self._built = table.slice(n) if table.num_rows > n else None
+        return table.slice(0, n).combine_chunks()
+
+    def _reading(self) -> _Reading:
+        assert self._labels is not None
+        return _Reading(self._canonical, self._labels)
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def state(self) -> State:
+        """Everything that the next batch depends on, besides settings and the source."""
+        canon = self._canonical
+        sink: dict[str, NDArray[Any]] = {}
+        if self._built is not None:
+            out = pa.BufferOutputStream()
+            with pa.ipc.new_stream(out, self._built.schema) as writer:
+                writer.write_table(self._built)
+            sink["built"] = np.frombuffer(out.getvalue(), dtype=np.uint8)
+        types = pa.schema(list(self._types.items())).serialize().to_pybytes().hex()
+        plain = {
+            "position": self.position.to_plain(), "types": types, "labels": list(self.labels), "floor": self._floor,
+        }  # fmt: skip
+        return State.join(State(plain=plain, arrays=sink), canon.state().under("canon"))
+
+    def restore(self, state: State) -> None:
+        """Go on from what :meth:`state` gave."""
+        plain = state.plain
+        schema = pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(plain["types"])))
+        self._open({field.name: field.type for field in schema})
+        assert self._canon is not None
+        assert self._labels is not None
+        self._canon.restore(state.part("canon"))
+        for label in plain["labels"]:
+            self._labels.code(label)
+        self.position, self._floor = Position.from_plain(plain["position"]), plain["floor"]
+        self._built = None
+        if "built" in state.arrays:
+            with pa.ipc.open_stream(pa.py_buffer(state.arrays["built"].tobytes())) as reader:
+                self._built = reader.read_all()
+
+    def stored(self, segment: bytes, name: str) -> Stored:
+        """Rows of the store, in the terms of this intake."""
+        features, others = _split(segment)
+        piece = Piece(self._reading(), features, others, 0, name)
+        return Stored(chunk=piece.chunk, time=piece.time, rows=piece.rows, weight=piece.weights, group=piece.groups)
+
+    @property
+    def schema(self) -> Any:
+        """The features, as far as they are known: None before the first batch."""
+        return None if self._canonical._encoder is None else self._canonical.encoder.schema
+
+
+class _Reading:
+    """What codes mean, for whoever reads segments."""
+
+    def __init__(self, canon: Canonical, labels: Labels) -> None:
+        self.labels = labels
+        self.schema = canon.encoder.schema
+        self.words = {name: words.words for name, words in self.schema.vocabularies.items()}
+
+
+def _segment(features: Any, others: Any) -> bytes:
+    """The bytes that the store keeps of some rows: Arrow IPC, compressed; features first."""
+    columns = [*features.columns, *others.columns]
+    batch = pa.record_batch(columns, names=[*features.schema.names, *others.schema.names])
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with pa.ipc.new_stream(sink, batch.schema, options=options) as writer:
+        writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def _split(segment: bytes) -> tuple[Any, Any]:
+    with pa.ipc.open_stream(pa.py_buffer(segment)) as reader:
+        batch = reader.read_next_batch()
+    names = batch.schema.names
+    width = names.index("time")
+    return batch.select(names[:width]), batch.select(names[width:])
