@@ -51,6 +51,7 @@ from perennial.core.records import (
     Examples,
     Joined,
     Label,
+    Lesson,
     Loss,
     Predicted,
     Prediction,
@@ -229,6 +230,15 @@ class Engine:
     def chunks(self) -> set[str]:
         """Names of the chunks of rows that a later turn may ask for: what a store must keep."""
         return self._book.chunks
+
+    @property
+    def serving(self) -> str | None:
+        """The version that answers."""
+        return _number(self._champion)
+
+    def last_label(self) -> int:
+        """The instant by which every label that is on its way is known; the lowest there is if none is."""
+        return self._book.last_due()
 
     def state(self) -> State:
         """Everything that the next turn depends on, besides settings and rows: see :meth:`restore`."""
@@ -618,7 +628,16 @@ class Engine:
         if self._strategy.updates:  # what the window left out because it is too new waits for an update
             newer = cut.position[cut.position > position[-1]]
             self._unlearned = newer[self._book.learnable(newer)]
+        turn = self._taught(turn, version, position, chosen.weights, seed)
         return self._propose(turn, _Line(version, trained.model), trained)
+
+    def _taught(
+        self, turn: Turn, version: Version, position: NDArray[np.int64], weights: NDArray[np.float64] | None, seed: int
+    ) -> Turn:
+        lesson = Lesson(
+            version=version.number, position=position, weights=weights, classes=len(self.classes), seed=seed
+        )
+        return replace(turn, lessons=(*turn.lessons, lesson))
 
     def _replaced(self) -> Version | None:
         """The version that a new fit would replace: the newest, or where a gate decides, the newest it let through."""
@@ -651,6 +670,7 @@ class Engine:
         self._unlearned = self._unlearned[:0]
         self._trained_at = turn.now
         self._since_training = 0
+        turn = self._taught(turn, version, position, None, seed)
         return self._propose(turn, _Line(version, trained.model), trained)
 
     def _failed_update(self, turn: Turn, what: str) -> Turn:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from perennial.core.protocols import Learner, Updatable
+from perennial.core.protocols import LOCAL, Learner, Pickled, Trust, Updatable
 from perennial.core.records import Prediction, TaskKind
 from perennial.learners import as_learner
 from perennial.testing import check_learner, make_examples
@@ -58,6 +58,7 @@ _CAT = "catboost.CatBoost{}(iterations=8, depth=3, thread_count=1, verbose=False
 _RF = "ensemble.RandomForest{}(6, max_depth=4)"
 _PICK = "compose.ColumnTransformer([('n', preprocessing.StandardScaler(), ['x0', 'x1'])], remainder='passthrough')"
 _SCALED = "pipeline.make_pipeline(preprocessing.StandardScaler(), {})"
+_TREE = "tree.DecisionTreeClassifier(max_depth=3)"
 _LOG = "linear_model.SGDClassifier(loss='log_loss')"
 _NET = "neural_network.MLP{}(hidden_layer_sizes=(8,), learning_rate_init=0.05, max_iter=40)"
 
@@ -74,7 +75,14 @@ CASES = [
     Case("mlp", _NET.format("Classifier")),
     Case("forest", _RF.format("Classifier")),
     Case("hist-boosting", "ensemble.HistGradientBoostingClassifier(max_iter=5)"),
+    Case("hist-boosting-early", "ensemble.HistGradientBoostingClassifier(max_iter=5, early_stopping=True)"),
+    Case("gradient-boosting", "ensemble.GradientBoostingClassifier(n_estimators=5)"),
+    Case("bagging", "ensemble.BaggingClassifier(n_estimators=3)"),
+    Case("voting", f"ensemble.VotingClassifier([('a', {_TREE}), ('b', linear_model.Perceptron())])"),
+    Case("stacking", f"ensemble.StackingClassifier([('a', {_TREE}), ('b', naive_bayes.GaussianNB())])"),
+    Case("calibrated-cv", "calibration.CalibratedClassifierCV(linear_model.LogisticRegression())"),
     Case("neighbours", "neighbors.KNeighborsClassifier(3)"),
+    Case("neighbours-ball", "neighbors.KNeighborsClassifier(3, algorithm='ball_tree')"),
     Case("svc", "svm.SVC()"),
     Case("search", "model_selection.GridSearchCV(tree.DecisionTreeClassifier(), {'max_depth': [2, 3]}, cv=2)"),
     Case("sliding-forest", f"learners.SlidingForest({_RF.format('Classifier')}, trees=3, size=3)"),
@@ -84,6 +92,9 @@ CASES = [
     Case("calibrated-frozen", f"learners.Calibrated({_RF.format('Classifier')}, inner='frozen')"),
     _regression("sgd-regressor", "linear_model.SGDRegressor()"),
     _regression("ridge", "linear_model.Ridge()"),
+    _regression("svr", "svm.SVR()"),
+    _regression("neighbours-regressor", "neighbors.KNeighborsRegressor(3)"),
+    _regression("hist-boosting-regressor", "ensemble.HistGradientBoostingRegressor(max_iter=5)"),
     _regression("mlp-regressor", _NET.format("Regressor")),
     _regression("forest-regressor", _RF.format("Regressor")),
     _regression("sliding-forest-regressor", f"learners.SlidingForest({_RF.format('Regressor')}, trees=3, size=3)"),
@@ -123,6 +134,15 @@ def test_contract(case: Case, part: Callable[[Callable[[], Learner], TaskKind], 
         warnings.filterwarnings("ignore", "Stochastic Optimizer: Maximum iterations")
         warnings.filterwarnings("ignore", "naive continued boosting is a baseline")
         part(case.make, case.task)
+
+
+@pytest.mark.filterwarnings("ignore:naive continued boosting is a baseline")
+def test_only_river_needs_a_pickle() -> None:
+    """Every learner that is shipped says truly whether production must allow pickles for it, and only River does."""
+    for case in CASES:
+        if all(importlib.util.find_spec(framework) for framework in case.needs):
+            model = case.make()
+            assert (isinstance(model, Pickled) and model.needs_pickle) == ("river" in case.made), case.name
 
 
 # a line each of what saves in its own way
@@ -199,15 +219,17 @@ class Forgetful:
             return replace(said, classes=said.classes[::-1])
         return said
 
-    def save(self) -> bytes:
+    def save(self, trust: Trust = LOCAL) -> bytes:
+        trust = LOCAL if self._fault == "trust" else trust
         if self._fault == "resume" and self._inside._model is not None:
             model = copy.deepcopy(self._inside)
             model._model.t_ = 1.0
-            return model.save()
-        return self._inside.save()
+            return model.save(trust)
+        return self._inside.save(trust)
 
-    def load(self, blob: bytes) -> Any:
-        return self._with(self._inside if self._fault == "format" else self._inside.load(blob))
+    def load(self, blob: bytes, trust: Trust = LOCAL) -> Any:
+        trust = LOCAL if self._fault == "trust" else trust
+        return self._with(self._inside if self._fault == "format" else self._inside.load(blob, trust))
 
     def digest(self) -> str:
         return self._inside.digest()
@@ -220,7 +242,7 @@ class Forgetful:
             self._inside.check(features)
 
 
-FAULTS = ("identity", "weights", "scratch", "seed", "update", "pure", "classes", "resume", "format", "check")
+FAULTS = ("identity", "weights", "scratch", "seed", "update", "pure", "classes", "resume", "format", "check", "trust")
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -153,7 +153,8 @@ CASES = {
         strategies.Stateful(SGDClassifier(loss="log_loss", random_state=0), initial="5d", trigger=EVERY), WAITING, {},
     ),
     "linear, untrained": (
-        strategies.Stateful(learners.plain.Linear(forgetting=0.999), initial=None, trigger=EVERY), {"regression": True}, {},
+        strategies.Stateful(learners.plain.Linear(forgetting=0.999), initial=None, trigger=EVERY),
+        {"regression": True}, {},
     ),
     "River": (strategies.Stateful(RIVER, initial=None, trigger=triggers.every(rows=30)), {"two": True}, {}),
     "hybrid of boosters": (

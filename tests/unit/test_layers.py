@@ -30,7 +30,8 @@ MAY_KNOW: dict[str, set[str]] = {
 BELOW_ENGINE = set(MAY_KNOW)
 MAY_KNOW["engine"] = BELOW_ENGINE - {"testing"}
 MAY_KNOW["replay"] = MAY_KNOW["engine"] | {"engine"}
-MAY_KNOW["config"] = MAY_KNOW["replay"] | {"replay"}
+MAY_KNOW["production"] = MAY_KNOW["engine"] | {"engine"}
+MAY_KNOW["config"] = MAY_KNOW["replay"] | {"replay", "production"}
 APPS = {"cli", "server", "__main__"}
 EVERYTHING = set(MAY_KNOW) | APPS | {"demo"}
 for app in APPS:
@@ -40,13 +41,16 @@ for app in APPS:
 FRAMEWORKS = {name: f"learners/{name}.py" for name in ("lightgbm", "xgboost", "catboost", "river", "torch")}
 #: where pandas, pyarrow and scikit-learn may be imported as a module loads: modules that are loaded on demand
 HEAVY = {
-    "pyarrow": ("learners/", "stream/", "replay/", "config/", "cli/"),
+    "pyarrow": ("learners/", "stream/", "replay/", "production/", "config/", "cli/"),
     "pandas": (*FRAMEWORKS.values(), "learners/sklearn.py", "stream/"),
     "sklearn": (*FRAMEWORKS.values(), "learners/sklearn.py"),
     "polars": (),
 }
 #: packages whose import loads numpy at most
-LIGHT = ("__init__.py", "core/", "windows/", "triggers/", "strategies/", "metrics/", "gate/", "ledger/", "drift/")
+LIGHT = (
+    "__init__.py", "core/", "windows/", "triggers/", "strategies/", "metrics/", "gate/", "drift/",
+    "ledger/__init__.py", "ledger/memory.py", "ledger/records.py", "ledger/errors.py",
+)  # fmt: skip
 WEB = {"fastapi", "starlette", "uvicorn", "jinja2", "typer", "rich"}
 
 

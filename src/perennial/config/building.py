@@ -15,7 +15,7 @@ from perennial.config.checking import as_problem
 from perennial.config.problems import Problem, Steps, refuse
 from perennial.config.records import Config, Model
 from perennial.core.errors import ConfigError
-from perennial.core.protocols import Learner, Updatable
+from perennial.core.protocols import Gate, Learner, Updatable
 from perennial.metrics.money import Prices
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Built:
     train_latency: timedelta
     quality: Quality | None
     clairvoyant: str | None
+    gate: Gate | None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -105,6 +106,7 @@ def build(
         train_latency=config.train_latency if config.train_latency is not None else timedelta(0),
         quality=config.quality.build() if config.quality is not None else None,
         clairvoyant=config.clairvoyant,
+        gate=config.gate.build() if config.gate is not None and config.gate.mode != "none" else None,
     )
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perennial.config.building import STREAM_NAMES, Built, build
 from perennial.config.checking import as_problem, checked
+from perennial.config.deploying import deployment
 from perennial.config.document import Document, read
 from perennial.config.problems import Steps, refuse
 from perennial.config.records import Config
 from perennial.config.writing import scalar_text, to_yaml
 from perennial.core.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from perennial.production import Deployment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +37,10 @@ class Loaded:
         """The objects it describes; see :func:`~perennial.config.building.build`."""
         document = self.document
         return build(self.config, folder=self.folder, name=document.name, data=document.data, lines=document.lines)
+
+    def deployment(self) -> Deployment:
+        """What production runs; see :func:`~perennial.config.deploying.deployment`."""
+        return deployment(self)
 
     def placed(self, error: ConfigError) -> ConfigError:
         """An error that the data brought to light, such as a column that is not there, with the line that is wrong.

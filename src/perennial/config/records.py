@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, GetJsonSchemaHandler, Strict, field_validator, model_validator
@@ -11,7 +12,9 @@ from perennial.config.shapes import Arguments, OneOf, Record
 from perennial.config.values import DURATION, ROWS, Batch, Class, Instant, Retention, Span, SpanOrRows
 from perennial.core.errors import ConfigError, nearest
 from perennial.core.protocols import Trigger as TriggerProtocol
+from perennial.core.protocols import Trust
 from perennial.core.protocols import Window as WindowProtocol
+from perennial.gate import Gate as PairedGate
 from perennial.metrics.money import Prices
 from perennial.stream.quality import Quality as BatchQuality
 
@@ -458,11 +461,51 @@ class Quality(Made):
     """Batches with fewer rows, and fewer labels that come together, are not judged."""
 
 
-class Gate(Record):
+class Gate(Made):
     """Champion against challenger."""
+
+    makes: ClassVar[Any] = PairedGate
 
     mode: Literal["before", "after", "none"] = "before"
     """Hold a challenger back until evidence, serve it at once and roll back on evidence, or no gate."""
+    margin: float | None = None
+    """How much worse the mean loss may be and still be promoted."""
+    alpha: float = 0.05
+    """Probability that a line that is worse by the margin is ever promoted."""
+    planned_labels: int = 4000
+    """Number of labels at which the bounds are sharpest."""
+    least_blocks: int = 20
+    """No verdict on fewer blocks."""
+    block: SpanOrRows = timedelta(days=1)
+    """What errs together: a span of time, or rows."""
+    least_wait: Span = timedelta(0)
+    """No promotion sooner."""
+    greatest_wait: Span | None = None
+    """When to settle a trial that has no verdict."""
+    on_no_verdict: Literal["keep", "promote", "reject", "better"] = "keep"
+    """What happens then; better: as the mean says."""
+    on_reject: Literal["back", "go_on"] = "back"
+    """Whether a stateful line returns to its champion's state, or goes on."""
+    promote: Literal["auto", "manual"] = "auto"
+    """manual: say that it is ready, and wait for perennial promote."""
+
+
+class Serialisation(Record):
+    """How production saves models, and what it loads: formats that run no code, unless more is allowed."""
+
+    pickle: bool = False
+    """Save as a pickle what has no other form, and load such a model by the digest that was recorded."""
+    trust: Names = ()
+    """Types and functions of your own that may be loaded by name: [my_package.my_module.MyType]."""
+
+    @model_validator(mode="after")
+    def _checked(self) -> Self:
+        self.build()
+        return self
+
+    def build(self) -> Trust:
+        """What may be saved and loaded."""
+        return Trust(pickle=self.pickle, types=self.trust)
 
 
 class Config(Record):
@@ -494,12 +537,16 @@ class Config(Record):
     """A stateless strategy for which the cheapest schedule is found in hindsight, at a training per checkpoint."""
     quality: Quality | None = None
     """What a batch must hold to be learned from."""
-    gate: Gate = Gate()
-    """How a challenger becomes champion."""
+    gate: Gate | None = None
+    """How a challenger becomes champion; every version is promoted untested unless given."""
     retention: Retention | None = None
     """How long labelled examples are kept; none keeps no raw row."""
     ledger: str | None = None
     """Where versions and decisions are recorded, e.g. sqlite:///.perennial/ledger.db."""
+    blobs: str | None = None
+    """Where models and rows are kept: a folder or s3://...; beside an SQLite ledger unless given."""
+    serialisation: Serialisation = Serialisation()
+    """How models are saved: without pickle, unless it is allowed."""
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

@@ -8,8 +8,10 @@ from perennial.config.guessing import Guess
 from perennial.config.writing import scalar_text
 
 
-def commented(found: Guess, *, name: str, source: str) -> str:
+def commented(found: Guess, *, name: str, source: str, model: str | None = None) -> str:
     """A configuration with four strategies and a comment on every choice.
+
+    A River model is updated row by row as it is, and can only be saved as a pickle: the text allows that, and says so.
 
     Parameters
     ----------
@@ -19,9 +21,12 @@ def commented(found: Guess, *, name: str, source: str) -> str:
         For reports.
     source : str
         The data, relative to where the text will be saved.
+    model : str, optional
+        The path of a class or a factory, instead of the one that suits the task.
     """
-    parts = [_head(name), _stream(found, source), _model(found), _strategies(found), _foot(found)]
-    return "\n".join(parts)
+    path, params = estimator(found) if model is None else (model, "{}")
+    parts = [_head(name), _stream(found, source), _model(found, path, params), _strategies(found, path)]
+    return "\n".join([*parts, _foot(found), _saving(path)])
 
 
 def estimator(found: Guess) -> tuple[str, str]:
@@ -70,8 +75,7 @@ def _stream(found: Guess, source: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _model(found: Guess) -> str:
-    path, params = estimator(found)
+def _model(found: Guess, path: str, params: str) -> str:
     return f"""\
 # {found.reasons.get("model", "what to train")}
 model:
@@ -80,7 +84,7 @@ model:
 """
 
 
-def _strategies(found: Guess) -> str:
+def _strategies(found: Guess, model: str) -> str:
     schedule = found.schedule
     window = f"{{rows: {schedule.window}}}" if isinstance(schedule.window, int) else schedule.window
     path, params = estimator(found)
@@ -90,6 +94,7 @@ def _strategies(found: Guess) -> str:
         kind = "Classifier" if found.task == "classification" else "Regressor"
         settings = "{n_estimators: 50, min_samples_leaf: 5}"
         update = f"{{estimator: sklearn.ensemble.RandomForest{kind}, params: {settings}, update: sliding_forest}}"
+    own = "" if _is_river(model) else f"\n      model: {update}"  # River updates itself
     every, rows = schedule.every, schedule.rows
     return f"""\
 strategies:
@@ -102,8 +107,7 @@ strategies:
   # stateful training: one model, updated with the labels that came since its last update
   stateful:
     stateful:
-      every: {schedule.update}
-      model: {update}
+      every: {schedule.update}{own}
 initial: {schedule.initial}{_why(found, "initial")}
 """
 
@@ -118,6 +122,23 @@ def _foot(found: Guess) -> str:
 metrics: {metrics}   # the first one decides, unless there are prices
 # cost: {{retrain: 0.50, {price}}}   # in your money: numbers, or columns of amounts
 """
+
+
+def _saving(model: str) -> str:
+    if _is_river(model):
+        return """\
+# River models have no form but a pickle, which runs code as it is loaded. This allows it: a model is loaded only if its
+# digest is the one recorded when it was saved, and whoever can write to the ledger can run code here.
+serialisation: {pickle: true}
+"""
+    return """\
+# Models are saved in forms that run no code. Types of your own are allowed by name, and River models need a pickle:
+# serialisation: {pickle: true, trust: [my_package.my_module.MyType]}
+"""
+
+
+def _is_river(model: str) -> bool:
+    return model.partition(".")[0] == "river"
 
 
 def _why(found: Guess, setting: str) -> str:

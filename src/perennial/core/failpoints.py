@@ -29,23 +29,24 @@ NAMES: dict[str, str] = {
 }
 
 
-def _armed() -> dict[str, int]:
-    out = {}
-    for word in filter(None, os.environ.get("PERENNIAL_FAILPOINT", "").split(",")):
+_left: dict[str, int] = {}
+
+
+def arm(places: str) -> None:
+    """Set where to die, as ``PERENNIAL_FAILPOINT`` does at import; raises ``ValueError`` for what is no failpoint."""
+    _left.clear()
+    for word in filter(None, places.split(",")):
         name, _, count = word.partition(":")
         if name not in NAMES:
-            raise ValueError(f"PERENNIAL_FAILPOINT names {name!r}, which is no failpoint: use one of {sorted(NAMES)}")
-        out[name] = int(count or 1)
-    return out
+            raise ValueError(f"{name!r} is no failpoint: use one of {sorted(NAMES)}")
+        _left[name] = int(count or 1)
 
 
-_left = _armed()
+arm(os.environ.get("PERENNIAL_FAILPOINT", ""))
 
 
 def reach(name: str) -> None:
     """Die here, if a test asked for it."""
-    if not _left:
-        return
     if name in _left:
         _left[name] -= 1
         if not _left[name]:

@@ -175,7 +175,7 @@ class LearnsUnlabelled(Learner, Protocol):
 
 @runtime_checkable
 class Pickled(Learner, Protocol):
-    """A learner that may have no form but a pickle: production must allow it, with ``serialisation: {pickle: true}``."""
+    """A learner that may have no form but a pickle, which production must allow: ``serialisation: {pickle: true}``."""
 
     @property
     def needs_pickle(self) -> bool:

@@ -384,14 +384,29 @@ class Predicted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lesson:
+    """What a training read, so that it can be done again.
+
+    ``position`` int64 (n,) in the order of the examples, ``weights`` float64 (n,) of the window (None: all ones; the
+    stream's own come on top), ``classes`` how many classes the table had, and the training's ``seed``.
+    """
+
+    version: str
+    position: NDArray[np.int64]
+    weights: NDArray[np.float64] | None
+    classes: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
     """Everything that happened in one turn of the engine. A ledger commits it whole or not at all.
 
-    ``serving`` is the version that answers after the turn, ``challenger`` the one that is being judged against it, or,
-    where it already serves, against the one before. ``classes`` is the class table after the turn. ``kept_bytes``
-    counts the raw rows that had to be held at its end, ``staleness`` is ``now`` minus the newest event time that the
-    serving version learned from (microseconds; None without a model). CPU seconds are measured by whoever trains and
-    predicts, and decide nothing.
+    ``lessons`` says what each training read, but of rows that share a turn. ``serving`` is the version that answers
+    after the turn, ``challenger`` the one that is being judged against it, or, where it already serves, against the one
+    before. ``classes`` is the class table after the turn. ``kept_bytes`` counts the raw rows that had to be held at its
+    end, ``staleness`` is ``now`` minus the newest event time that the serving version learned from (microseconds; None
+    without a model). CPU seconds are measured by whoever trains and predicts, and decide nothing.
     """
 
     index: int
@@ -401,6 +416,7 @@ class Turn:
     loss: Loss
     decisions: tuple[Decision, ...] = ()
     trained: tuple[Version, ...] = ()
+    lessons: tuple[Lesson, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     serving: str | None = None
     challenger: str | None = None

@@ -1,5 +1,17 @@
 """Champion against challenger: the test before promotion."""
 
+from perennial.gate.evidence import Estimate, Evidence
+from perennial.gate.margin import default_margin, margin_from_cost
 from perennial.gate.none import NoGate
+from perennial.gate.paired import Checks, Gate, Wait
 
-__all__ = ["NoGate"]
+__all__ = [
+    "Checks",
+    "Estimate",
+    "Evidence",
+    "Gate",
+    "NoGate",
+    "Wait",
+    "default_margin",
+    "margin_from_cost",
+]

@@ -12,7 +12,6 @@ Chen and Guestrin (2016), XGBoost: a scalable tree boosting system, KDD: Newton 
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -22,11 +21,13 @@ from typing import Any, Literal, Protocol, final
 import numpy as np
 from numpy.typing import NDArray
 
-from perennial.core.errors import ConfigError, DataError, FormatError, LearnerError
+from perennial.core.errors import ConfigError, DataError, LearnerError
 from perennial.core.features import Features
 from perennial.core.identity import Unhashable, canonical, digest, seed_from
+from perennial.core.protocols import LOCAL, Trust
 from perennial.core.records import ABSTAINED, Examples, Label, Prediction, TaskKind
-from perennial.learners.saved import pack, unpack
+from perennial.learners.export import Files, as_json
+from perennial.learners.saved import join, pack, part, unpack
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -378,6 +379,16 @@ class Engine(Protocol):
         """The part of a serialised form that was learned: equal for equal boosters."""
         ...
 
+    @property
+    def ending(self) -> str:
+        """The ending of the framework's own files."""
+        ...
+
+    @property
+    def opens(self) -> str:
+        """How the framework opens its file, and asks it for raw scores, in Python."""
+        ...
+
 
 # -- what the three learners have in common ---------------------------------------------------------------------------
 
@@ -409,24 +420,6 @@ def _classified(proba: Floats, classes: tuple[Label, ...]) -> Prediction:
     if not classes:
         return Prediction(codes=np.full(len(proba), ABSTAINED, dtype=np.int32), proba=proba, classes=())
     return Prediction(codes=proba.argmax(axis=1).astype(np.int32), proba=proba, classes=classes)
-
-
-def _join(header: Mapping[str, object], payloads: Sequence[bytes]) -> bytes:
-    head = json.dumps({**header, "sizes": [len(p) for p in payloads]}, separators=(",", ":")).encode()
-    return b"".join([len(head).to_bytes(4, "little"), head, *payloads])
-
-
-def _part(content: bytes) -> tuple[dict[str, Any], list[bytes]]:
-    try:
-        at = 4 + int.from_bytes(content[:4], "little")
-        header: dict[str, Any] = json.loads(content[4:at])
-        payloads = []
-        for size in header["sizes"]:
-            payloads.append(content[at : at + size])
-            at += size
-        return header, payloads
-    except (ValueError, KeyError, TypeError) as error:
-        raise FormatError("the saved model's content is damaged: restore the file or train anew") from error
 
 
 def _params(engine: Engine) -> str | None:
@@ -552,14 +545,14 @@ class Boosted:
             outcome = self._engine.outcome(model.booster, features)
         return _classified(outcome, model.classes) if model.classes else Prediction(values=outcome)
 
-    def save(self) -> bytes:
+    def save(self, trust: Trust = LOCAL) -> bytes:  # noqa: ARG002 - every trust covers it
         """The framework's own format behind a checked header; no pickle."""
         model = self._trained()
         header = {"classes": list(model.classes), "work": list(model.work), "params": _params(self._engine)}
         payloads = [] if model.booster is None else [self._payload(model)]
-        return pack(self._kind(), _join(header, payloads), {self._engine.framework: self._engine.version})
+        return pack(self._kind(), join(header, payloads), {self._engine.framework: self._engine.version}, "native")
 
-    def load(self, blob: bytes) -> Boosted:
+    def load(self, blob: bytes, trust: Trust = LOCAL) -> Boosted:
         """A new model from what :meth:`save` gave.
 
         Raises
@@ -568,7 +561,7 @@ class Boosted:
             If it is damaged, or was saved by another kind of learner, a newer release or another framework version.
         """
         engine = self._engine
-        header, payloads = _part(unpack(self._kind(), blob, {engine.framework: engine.version}))
+        header, payloads = part(unpack(self._kind(), blob, {engine.framework: engine.version}, trust)[1])
         return self._with(
             _Whole(
                 booster=engine.read(payloads[0]) if payloads else None,
@@ -577,6 +570,15 @@ class Boosted:
                 payload=payloads[0] if payloads else None,
             )
         )
+
+    def exported(self, trust: Trust) -> Files:  # noqa: ARG002 - nothing is pickled
+        """The framework's own file."""
+        model = self._trained()
+        if model.booster is None:
+            raise LearnerError(f"{self.name} has no trees to export: every label that it saw is {model.classes[0]!r}")
+        classes = f"; its classes, in order: {list(model.classes)}" if model.classes else ""
+        opens = self._engine.opens.partition(";")[0]
+        return Files(files={f"model{self._engine.ending}": self._payload(model)}, readme=f"{opens}{classes}")
 
     def digest(self) -> str:
         """Digest of the classes and of what the framework's own format holds of the trees."""
@@ -675,8 +677,8 @@ class _State:
     built: int = 0
 
 
-def _load_state(engine: Engine, kind: str, blob: bytes) -> _State:
-    header, payloads = _part(unpack(kind, blob, {engine.framework: engine.version}))
+def _load_state(engine: Engine, kind: str, blob: bytes, trust: Trust) -> _State:
+    header, payloads = part(unpack(kind, blob, {engine.framework: engine.version}, trust)[1])
     members = [
         _Member(weight=weight, classes=classes, payload=payload, booster=engine.read(payload))
         for (weight, classes), payload in zip(header["members"], payloads, strict=True)
@@ -699,13 +701,38 @@ def _save_state(engine: Engine, kind: str, state: _State) -> bytes:
         "built": state.built,
         "params": _params(engine),
     }
-    content = _join(header, [member.payload for member in state.members])
-    return pack(kind, content, {engine.framework: engine.version})
+    content = join(header, [member.payload for member in state.members])
+    return pack(kind, content, {engine.framework: engine.version}, "native")
 
 
 def _digest_state(engine: Engine, state: _State) -> str:
     plain = [list(state.classes), list(state.mass), state.updates, [(m.weight, m.classes) for m in state.members]]
     return digest(canonical(plain), *(engine.learned(member.payload) for member in state.members))
+
+
+def _exported(engine: Engine, state: _State, clip: float | None) -> Files:
+    """Each member in the framework's own file, and beside them how their scores are put together."""
+    if not state.mass:
+        raise LearnerError(f"this {engine.framework} model has learned nothing to export: update it first")
+    names = [f"member-{i}{engine.ending}" for i in range(1, len(state.members) + 1)]
+    facts = {
+        "task": engine.task,
+        "classes": list(state.classes),
+        "prior": prior(engine.task, state.mass).tolist(),
+        "clip": clip,
+        "members": [
+            {"file": name, "weight": member.weight, "classes": member.classes}
+            for name, member in zip(names, state.members, strict=True)
+        ],
+    }
+    link = "" if engine.task == "regression" else "; probabilities: its sigmoid (of the second class) or softmax"
+    readme = (
+        "raw score: prior + clip(sum over members of weight * raw score), in ensemble.json; a member of fewer classes "
+        "scores 0 for the others, and with one score s for two of several, -s/2 and s/2"
+        f"{link}. Each member: {engine.opens}"
+    )
+    files = {name: member.payload for name, member in zip(names, state.members, strict=True)}
+    return Files(files={"ensemble.json": as_json(facts), **files}, readme=readme)
 
 
 def _target(task: TaskKind, own: tuple[Label, ...], examples: Examples) -> tuple[tuple[Label, ...], Target]:
@@ -815,13 +842,18 @@ class Decayed:
             return Prediction(values=raw[:, 0])
         return _classified(probabilities(raw, len(state.classes)), state.classes)
 
-    def save(self) -> bytes:
+    def save(self, trust: Trust = LOCAL) -> bytes:  # noqa: ARG002 - every trust covers it
         """Offset, weights and each member in the framework's own format, behind a checked header; no pickle."""
         return _save_state(self._engine, self._kind(), self._trained())
 
-    def load(self, blob: bytes) -> Decayed:
+    def load(self, blob: bytes, trust: Trust = LOCAL) -> Decayed:
         """A new model from what :meth:`save` gave; raises ``FormatError`` as :meth:`Boosted.load` does."""
-        return self._with(_load_state(self._engine, self._kind(), blob))
+        return self._with(_load_state(self._engine, self._kind(), blob, trust))
+
+    def exported(self, trust: Trust) -> Files:  # noqa: ARG002 - nothing is pickled
+        """Each member as the framework's own file, and how they are put together as JSON."""
+        clip = None if self.task == "regression" else self._settings.clip
+        return _exported(self._engine, self._trained(), clip)
 
     def digest(self) -> str:
         """Digest of offset, weights, classes and trees."""
@@ -980,13 +1012,17 @@ class LeafRefit:
             return Prediction(values=raw[:, 0])
         return _classified(probabilities(raw, len(state.classes)), state.classes)
 
-    def save(self) -> bytes:
+    def save(self, trust: Trust = LOCAL) -> bytes:  # noqa: ARG002 - every trust covers it
         """Offset and trees in the framework's own format, behind a checked header; no pickle."""
         return _save_state(self._engine, self._kind(), self._trained())
 
-    def load(self, blob: bytes) -> LeafRefit:
+    def load(self, blob: bytes, trust: Trust = LOCAL) -> LeafRefit:
         """A new model from what :meth:`save` gave; raises ``FormatError`` as :meth:`Boosted.load` does."""
-        return self._with(_load_state(self._engine, self._kind(), blob))
+        return self._with(_load_state(self._engine, self._kind(), blob, trust))
+
+    def exported(self, trust: Trust) -> Files:  # noqa: ARG002 - nothing is pickled
+        """The trees as the framework's own file, and the offset as JSON."""
+        return _exported(self._engine, self._trained(), None)
 
     def digest(self) -> str:
         """Digest of offset, classes and trees."""

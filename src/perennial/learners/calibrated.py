@@ -15,7 +15,6 @@ the prior.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Literal, Self, final
 
@@ -25,9 +24,10 @@ from numpy.typing import NDArray
 from perennial.core.errors import ConfigError, LearnerError, nearest
 from perennial.core.features import Features
 from perennial.core.identity import canonical
-from perennial.core.protocols import Learner, Updatable
+from perennial.core.protocols import LOCAL, Learner, Pickled, Trust, Updatable
 from perennial.core.records import Examples, Label, Prediction, TaskKind
-from perennial.learners.saved import pack, state_digest, unpack
+from perennial.learners.export import Exportable, Files, as_json
+from perennial.learners.saved import codec_of, join, pack, part, state_digest, unpack, within
 
 _FLOOR = 1e-6  # probabilities below it count as it: a correction cannot hang on a 0 that was rounded
 _SLOPES = (0.05, 20.0)  # a slope that reached 0 would forget the learner inside, and one below would contradict it
@@ -136,23 +136,40 @@ class CalibratedLearner:
         codes = np.where(said.codes < 0, said.codes, proba.argmax(axis=1)).astype(np.int32)
         return Prediction(codes=codes, proba=proba, classes=said.classes)
 
-    def save(self) -> bytes:
+    @property
+    def needs_pickle(self) -> bool:
+        """Whether the learner inside does."""
+        return isinstance(self._learner, Pickled) and self._learner.needs_pickle
+
+    def save(self, trust: Trust = LOCAL) -> bytes:
         """The correction as text, and what the inside saves."""
         c = self._correction
         state = {"slope": c.slope, "classes": c.classes, "shifts": c.shifts, "trees": self._trees}
-        text = json.dumps(state).encode()
-        return pack("Calibrated", len(text).to_bytes(4, "little") + text + self._learner.save(), {})
+        inner = self._learner.save(trust)
+        return pack("Calibrated", join(state, [inner]), {}, codec_of(inner) or "native")
 
-    def load(self, blob: bytes) -> Self:
-        """What was saved."""
-        payload = unpack("Calibrated", blob, {})
-        size = int.from_bytes(payload[:4], "little")
-        state = json.loads(payload[4 : 4 + size])
-        new = self._with(self._learner.load(payload[4 + size :]))
+    def load(self, blob: bytes, trust: Trust = LOCAL) -> Self:
+        """What was saved; the inside is loaded by the same trust."""
+        state, (inner,) = part(unpack("Calibrated", blob, {}, trust, ("native", "skops", "pickle"))[1])
+        new = self._with(self._learner.load(inner, within(trust, inner)))
         classes, shifts = tuple(state["classes"]), tuple(state["shifts"])
         new._correction = Correction(slope=state["slope"], classes=classes, shifts=shifts)
         new._trees = state["trees"]
         return new
+
+    def exported(self, trust: Trust) -> Files:
+        """The files of the inside, and the correction as JSON."""
+        if not isinstance(self._learner, Exportable):
+            raise LearnerError(f"{self._learner.name} has no plain form: its type has no method `exported`")
+        inner, c = self._learner.exported(trust), self._correction
+        names = {n: n if len(inner.files) == 1 else f"model/{n}" for n in inner.files}
+        facts = {"slope": c.slope, "classes": c.classes, "shifts": c.shifts, "floor": _FLOOR}
+        files = {"calibration.json": as_json(facts), **{names[n]: content for n, content in inner.files.items()}}
+        readme = (
+            "corrected: softmax over classes of slope * log(max(p, floor)) + shift, in calibration.json; "
+            f"p from {', '.join(names.values())}: {inner.readme}"
+        )
+        return Files(files=files, readme=readme)
 
     def digest(self) -> str:
         """Digest of the correction and of the state inside."""

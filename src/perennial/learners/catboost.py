@@ -99,6 +99,11 @@ class CatBoost:
     """
 
     framework = "catboost"
+    ending = ".cbm"
+    opens = (
+        "catboost.CatBoostClassifier().load_model(path).predict_proba(rows), for a regression CatBoostRegressor and "
+        'predict; raw scores: catboost.CatBoost().load_model(path).predict(rows, prediction_type="RawFormulaVal")'
+    )
     version: str = cb.__version__
 
     def __init__(self, estimator: object, *, updates: bool = False) -> None:

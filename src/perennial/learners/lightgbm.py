@@ -98,6 +98,11 @@ class LightGBM:
     """
 
     framework = "lightgbm"
+    ending = ".txt"
+    opens = (
+        "lightgbm.Booster(model_file=path).predict(matrix), "
+        "with two classes the share of the second; raw scores: raw_score=True"
+    )
     version: str = lgb.__version__
 
     def __init__(self, estimator: object, *, updates: bool = False) -> None:

@@ -19,6 +19,7 @@ Haykin, Adaptive Filter Theory: exponentially weighted least squares.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol, Self, final
@@ -29,7 +30,9 @@ from numpy.typing import NDArray
 from perennial.core.errors import ConfigError, DataError, FormatError, LearnerError
 from perennial.core.features import Features, Kind, Schema
 from perennial.core.identity import canonical, digest
+from perennial.core.protocols import LOCAL, Trust
 from perennial.core.records import ABSTAINED, Examples, Label, Prediction, TaskKind
+from perennial.learners.export import Files, as_json
 from perennial.learners.saved import pack, unpack
 
 Floats = NDArray[np.float64]
@@ -176,7 +179,7 @@ def _undump(payload: bytes) -> dict[str, Any]:
     return state
 
 
-class _Exact:
+class _Exact(ABC):
     """What the four models have in common; nothing here learns."""
 
     _params: dict[str, Any]
@@ -197,11 +200,11 @@ class _Exact:
         """Canonical text of class, parameters and numpy version."""
         return canonical({"learner": type(self), "params": self._params, "numpy": np.__version__})
 
-    def save(self) -> bytes:
+    def save(self, trust: Trust = LOCAL) -> bytes:  # noqa: ARG002 - every trust covers it
         """The statistics: plain JSON and raw numbers, behind a checked header."""
-        return pack(self._kind(), _dump(self._fitted()), {})
+        return pack(self._kind(), _dump(self._fitted()), {}, "native")
 
-    def load(self, blob: bytes) -> Self:
+    def load(self, blob: bytes, trust: Trust = LOCAL) -> Self:
         """A new model from what :meth:`save` gave.
 
         Raises
@@ -209,7 +212,29 @@ class _Exact:
         FormatError
             If it is damaged, from a newer release, or from a model with other settings.
         """
-        return self._with(self._state_type(**_undump(unpack(self._kind(), blob, {}))))
+        return self._with(self._state_type(**_undump(unpack(self._kind(), blob, {}, trust)[1])))
+
+    def exported(self, trust: Trust) -> Files:  # noqa: ARG002 - nothing is pickled
+        """The model in numbers, as JSON.
+
+        Raises
+        ------
+        LearnerError
+            If it has learned nothing yet.
+        """
+        facts = self._facts()
+        readme = (
+            f"{facts['asked']}. x: the columns in order, one that has a code being 1 in rows where its column has that "
+            "code and else 0"
+        )
+        return Files(files={"model.json": as_json({"model": self.name, **facts})}, readme=readme)
+
+    @abstractmethod
+    def _facts(self) -> dict[str, Any]:
+        """What is exported; ``asked`` says what to do with the rest."""
+
+    def _untaught(self) -> LearnerError:
+        return LearnerError(f"{self.name} has learned nothing to export: update it first")
 
     def digest(self) -> str:
         """Digest of the statistics."""
@@ -252,6 +277,10 @@ def _need_forgetting(value: float) -> None:
 # ---------------------------------------------------------------------------------------------------------------
 # least squares
 # ---------------------------------------------------------------------------------------------------------------
+
+
+def _columns(layout: _Layout) -> list[dict[str, Any]]:
+    return [{"column": layout.names[j]} | ({} if code < 0 else {"code": code}) for j, code in layout.slots]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -460,6 +489,9 @@ class Linear(_Exact):
             values[i] = self._values(asked[i : i + 1])[0]
         return Prediction(values=values)
 
+    def _facts(self) -> dict[str, Any]:
+        return _line(self._fitted(), self._ridge, self._intercept, self)
+
     def _absorb(self, schema: Schema, matrix: Floats, labels: Floats, weights: Floats | None) -> None:
         if not len(matrix):
             return
@@ -552,6 +584,22 @@ class Ridge(_Exact):
             self._solved = state.solution(self._alpha, True)
         coefficients, constant = self._solved
         return Prediction(values=state.layout.design(_matrix(features, state.layout)) @ coefficients + constant)
+
+    def _facts(self) -> dict[str, Any]:
+        return _line(self._fitted(), self._alpha, True, self)
+
+
+def _line(state: _Moments, ridge: float, intercept: bool, model: _Exact) -> dict[str, Any]:
+    """A linear model in numbers."""
+    if state.layout is None or not state.weight > 0:
+        raise model._untaught()
+    coefficients, constant = state.solution(ridge, intercept)
+    return {
+        "asked": "x @ coefficients + intercept",
+        "columns": _columns(state.layout),
+        "coefficients": coefficients.tolist(),
+        "intercept": constant,
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -680,6 +728,19 @@ class Logistic(_Exact):
         told_prediction.codes[untold] = ABSTAINED
         proba[untold] = np.nan
         return told_prediction
+
+    def _facts(self) -> dict[str, Any]:
+        state: _Odds = self._fitted()
+        if state.layout is None or not state.classes:
+            raise self._untaught()
+        row = "[1, x - origin]" if self._intercept else "x"
+        return {
+            "asked": f"probabilities: sigmoid({row} @ coefficients[k]) of each class k, divided by their sum",
+            "classes": state.classes,
+            "columns": _columns(state.layout),
+            "origin": state.origin[1:].tolist() if self._intercept else [0.0] * len(state.origin),
+            "coefficients": state.theta.tolist(),
+        }
 
     def _penalty(self, size: int) -> Floats:
         penalty = np.full(size, self._ridge)
@@ -1016,6 +1077,19 @@ class GaussianNB(_Exact):
                 all_squares=overall[2][0],
             )
         )
+
+    def _facts(self) -> dict[str, Any]:
+        state: _Gaussians = self._fitted()
+        smoothing = self._var_smoothing * float((state.all_squares / state.rows).max(initial=0.0))
+        return {
+            "asked": "probabilities: prior[k] * product over columns of normal(x, mean[k], variance[k]) of each class "
+            "k, divided by their sum",
+            "classes": state.classes,
+            "columns": _columns(state.layout),
+            "prior": (state.weight / state.weight.sum()).tolist(),
+            "mean": state.mean.tolist(),
+            "variance": (state.squares / state.weight[:, None] + smoothing).tolist(),
+        }
 
     def predict(self, features: Features) -> Prediction:
         """Classes and probabilities; a row with a missing number abstains."""

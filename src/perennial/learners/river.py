@@ -15,7 +15,7 @@ import pickle
 from collections import UserList, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,9 @@ from river import active, base, compose, dummy, neighbors, preprocessing, proba
 from perennial.core.errors import ConfigError, DataError, FormatError, LearnerError
 from perennial.core.features import Features, Kind
 from perennial.core.identity import canonical, digest, seed_from
+from perennial.core.protocols import LOCAL, Trust
 from perennial.core.records import ABSTAINED, UNSEEN, Examples, Label, Prediction, TaskKind
+from perennial.learners.export import Files
 from perennial.learners.saved import pack, unpack
 
 _START_SEED = 0  # an untrained model is made before any training data could give it a seed
@@ -186,20 +188,36 @@ class River:
                 told.proba[early, code][told.codes[early] != ABSTAINED] = 0.0
         return told
 
-    def save(self) -> bytes:
-        """The model, pickled (River has no other form), behind a checked header."""
-        state = (self._trained(), self._classes, self._said, self._code)
-        return pack(self._kind(), pickle.dumps(state, protocol=5), {"river": river.__version__})
+    @property
+    def needs_pickle(self) -> Literal[True]:
+        """River has no other form, and skops was seen to reload a tree that silently predicts something else."""
+        return True
 
-    def load(self, blob: bytes) -> River:
-        """A new model from what :meth:`save` gave. Load only what your own ledger recorded: it is a pickle.
+    def save(self, trust: Trust = LOCAL) -> bytes:
+        """The model, pickled, behind a checked header.
+
+        Raises
+        ------
+        LearnerError
+            If ``trust`` allows no pickle.
+        """
+        if not (trust.local or trust.pickle):
+            raise LearnerError(
+                f"{self.name} can be saved as a pickle only, since River has no other form: allow it with "
+                "`serialisation: {pickle: true}`"
+            )
+        state = (self._trained(), self._classes, self._said, self._code)
+        return pack(self._kind(), pickle.dumps(state, protocol=5), {"river": river.__version__}, "pickle")
+
+    def load(self, blob: bytes, trust: Trust = LOCAL) -> River:
+        """A new model from what :meth:`save` gave. It is a pickle: ``trust`` must be local, or hold its digest.
 
         Raises
         ------
         FormatError
-            If it is damaged, or was saved by another model, a newer release or another River.
+            If it is damaged, was saved by another model, a newer release or another River, or is not to be trusted.
         """
-        payload = unpack(self._kind(), blob, {"river": river.__version__})
+        _, payload = unpack(self._kind(), blob, {"river": river.__version__}, trust, ("pickle",))
         try:
             state = pickle.loads(payload)
         except (pickle.UnpicklingError, AttributeError, ImportError, EOFError) as error:
@@ -207,6 +225,17 @@ class River:
         new = self._copy()
         new._model, new._classes, new._said, new._code = state
         return new
+
+    def exported(self, trust: Trust) -> Files:
+        """River's own model, pickled, which ``trust`` must allow."""
+        if not trust.pickle:
+            raise LearnerError(
+                f"{self.name} can be exported as a pickle only, since River has no other form: allow it with "
+                "`serialisation: {pickle: true}`"
+            )
+        labels = "".join(f"; {told!r} is {label!r}" for label, told in self._said.items() if told is not label)
+        readme = f"pickle.load, with river {river.__version__} installed, then predict_one({{column: value}}){labels}"
+        return Files(files={"model.pickle": pickle.dumps(self._trained(), protocol=5)}, readme=readme)
 
     def digest(self) -> str:
         """Digest of everything the model holds, random state included; what it only caches is left out."""

@@ -7,15 +7,18 @@ follows float32).
 
 from __future__ import annotations
 
+import io
 import pickle
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from inspect import signature
-from typing import Any, Literal, Self, final
+from typing import Any, Literal, Protocol, Self, final
 
 import numpy as np
 import sklearn
+import skops
 from numpy.typing import NDArray
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
@@ -37,11 +40,14 @@ from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 from sklearn.utils import get_tags
 from sklearn.utils.validation import has_fit_parameter
 
-from perennial.core.errors import ConfigError, DataError, LearnerError, nearest
+from perennial.core.errors import ConfigError, DataError, FormatError, LearnerError, nearest
 from perennial.core.features import Features, Kind
 from perennial.core.identity import canonical
+from perennial.core.protocols import LOCAL, Trust
 from perennial.core.records import ABSTAINED, Examples, Label, Prediction, TaskKind, class_array
-from perennial.learners.saved import pack, state_digest, unpack
+from perennial.learners import trust as by_name
+from perennial.learners.export import Files, as_json
+from perennial.learners.saved import codec_of, join, pack, part, state_digest, unpack
 
 View = Literal["frame", "arrow", "matrix"]
 
@@ -153,25 +159,32 @@ class SklearnLearner:
             codes = order[np.searchsorted(own, self._asked("predict", features), sorter=order)]
         return Prediction(codes=codes.astype(np.int32), proba=proba, classes=classes)
 
-    def save(self) -> bytes:
-        """A header and a pickle of the fitted estimator."""
-        try:
-            payload = pickle.dumps(self._state(), protocol=5)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise LearnerError(
-                f"{self.name} cannot be saved: {error}. Functions inside it must be defined in a module, not as a "
-                "lambda or inside another function"
-            ) from error
-        return pack("sklearn", payload, _versions(self._estimator))
+    def save(self, trust: Trust = LOCAL) -> bytes:
+        """A header and the fitted estimator: a pickle if ``trust`` is local, else by name, and loaded back to see.
 
-    def load(self, blob: bytes) -> Self:
-        """The learner that was saved; nothing is unpickled before the header has been checked."""
-        payload = unpack("sklearn", blob, _versions(self._estimator))
+        Raises
+        ------
+        LearnerError
+            If it holds something that cannot be saved, or not in a form that ``trust`` covers.
+        """
+        return _saved(self, "sklearn", _versions(self._estimator), trust)
+
+    def load(self, blob: bytes, trust: Trust = LOCAL) -> Self:
+        """The learner that was saved; nothing is made of it before header and names have been checked."""
         new = self._new()
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", InconsistentVersionWarning)
-            new._restore(pickle.loads(payload))
+        _load_into(new, "sklearn", blob, _versions(self._estimator), trust)
         return new
+
+    def exported(self, trust: Trust) -> Files:
+        """The fitted estimator as skops writes it; a pickle where it must be one and ``trust`` allows it."""
+        if self._model is None:
+            raise LearnerError(f"{self.name} has not been fitted: export what fit returned")
+        labels = "" if self._table is None else f"; its integer labels stand for {list(self._table)}"
+        if codec_of(self.save(replace(trust, local=False, digest=None))) == "pickle":
+            how = f"pickle.load, with scikit-learn {sklearn.__version__}"
+            return Files(files={"model.pickle": pickle.dumps(self._model, protocol=5)}, readme=how + labels)
+        content = by_name.dump(self._model)
+        return Files(files={"model.skops": content}, readme=f"{by_name.opens(content)}.predict(rows){labels}")
 
     def digest(self) -> str:
         """Digest of the fitted attributes, random states included."""
@@ -208,6 +221,19 @@ class SklearnLearner:
 
     def _restore(self, state: dict[str, Any]) -> None:
         self._model, self._table = state["model"], state["table"]
+
+    def _plain(self) -> tuple[dict[str, Any], list[bytes]]:
+        """The state beside the estimator, as JSON and bytes."""
+        return {"table": self._table}, []
+
+    def _objects(self) -> Any:
+        """The part of the state that is the framework's."""
+        return self._model
+
+    def _fill(self, objects: Any, plain: dict[str, Any], parts: list[bytes]) -> None:  # noqa: ARG002
+        """Take what :meth:`_objects` and :meth:`_plain` gave."""
+        self._model = objects
+        self._table = None if plain["table"] is None else tuple(plain["table"])
 
     def _labels(self, examples: Examples) -> NDArray[Any]:
         """Labels as the user wrote them, or as integers where scikit-learn could not tell them apart or sort them."""
@@ -345,6 +371,23 @@ class UpdatableSklearn(SklearnLearner):
         super()._restore(state)
         self._waiting, self._only, self._ignored = state["waiting"], state["only"], state["ignored"]
 
+    def _plain(self) -> tuple[dict[str, Any], list[bytes]]:
+        plain, parts = super()._plain()
+        plain |= {"only": self._only, "ignored": list(self._ignored.items()), "waiting": None}
+        if self._waiting is not None:
+            rows, y, weights = self._waiting
+            plain["waiting"] = _view_of(rows)
+            parts = [_packed(rows), _packed(y), *([] if weights is None else [_packed(weights)])]
+        return plain, parts
+
+    def _fill(self, objects: Any, plain: dict[str, Any], parts: list[bytes]) -> None:
+        super()._fill(objects, plain, parts)
+        self._only = tuple(plain["only"])
+        self._ignored = dict(plain["ignored"])
+        if plain["waiting"] is not None:
+            weights = _unpacked(parts[2], "matrix") if len(parts) > 2 else None
+            self._waiting = _unpacked(parts[0], plain["waiting"]), _unpacked(parts[1], "matrix"), weights
+
 
 @final
 class SlidingForest:
@@ -430,17 +473,31 @@ class SlidingForest:
         proba = np.asarray(said)
         return Prediction(codes=proba.argmax(axis=1).astype(np.int32), proba=proba, classes=self._classes)
 
-    def save(self) -> bytes:
-        """A header and a pickle of the members."""
-        return pack("SlidingForest", pickle.dumps(self._state(), protocol=5), _versions(None))
+    def save(self, trust: Trust = LOCAL) -> bytes:
+        """A header and the members: a pickle if ``trust`` is local, else by name, and loaded back to see."""
+        return _saved(self, "SlidingForest", _versions(None), trust)
 
-    def load(self, blob: bytes) -> Self:
-        """The forests that were saved; nothing is unpickled before the header has been checked."""
+    def load(self, blob: bytes, trust: Trust = LOCAL) -> Self:
+        """The forests that were saved; nothing is made of them before header and names have been checked."""
         new = self.begin()
-        new._members, new._weights, new._classes, new._last = pickle.loads(
-            unpack("SlidingForest", blob, _versions(None))
-        )
+        _load_into(new, "SlidingForest", blob, _versions(None), trust)
         return new
+
+    def exported(self, trust: Trust) -> Files:
+        """Each forest as skops writes it, and how they are put together as JSON."""
+        if not self._members:
+            raise LearnerError(f"{self.name} has no forest to export yet: update it first")
+        self.save(replace(trust, local=False, digest=None))  # seen to come back
+        names = [f"forest-{i}.skops" for i in range(1, len(self._members) + 1)]
+        weights = dict(zip(names, self._weights.tolist(), strict=True))
+        facts = {"task": self.task, "classes": self._classes, "weights": weights}
+        files = {name: by_name.dump(member) for name, member in zip(names, self._members, strict=True)}
+        asked = "predict" if self.task == "regression" else "predict_proba; its classes_ are places in classes"
+        readme = (
+            f"the sum over forests of weight * what it says ({asked}), in ensemble.json. Each forest: "
+            f"{by_name.opens(files[names[0]])}"
+        )
+        return Files(files={"ensemble.json": as_json(facts), **files}, readme=readme)
 
     def digest(self) -> str:
         """Digest of members, weights and classes."""
@@ -456,6 +513,18 @@ class SlidingForest:
 
     def _state(self) -> tuple[list[Any], NDArray[np.float64], tuple[Label, ...], int]:
         return self._members, self._weights, self._classes, self._last
+
+    def _restore(self, state: tuple[list[Any], NDArray[np.float64], tuple[Label, ...], int]) -> None:
+        self._members, self._weights, self._classes, self._last = state
+
+    def _plain(self) -> tuple[dict[str, Any], list[bytes]]:
+        return {"classes": self._classes, "last": self._last}, [_packed(self._weights)]
+
+    def _objects(self) -> Any:
+        return self._members
+
+    def _fill(self, objects: Any, plain: dict[str, Any], parts: list[bytes]) -> None:
+        self._restore((objects, _unpacked(parts[0], "matrix"), tuple(plain["classes"]), plain["last"]))
 
     def _join(self, examples: Examples, seed: int, trees: int) -> None:
         if examples.codes is not None:
@@ -493,6 +562,115 @@ class SlidingForest:
         if len(X):
             out[:, member.classes_] = member.predict_proba(X)
         return out
+
+
+# How a learner is saved
+
+
+class _Kept(Protocol):
+    """A learner of this module, for the two ways in which it is saved."""
+
+    @property
+    def name(self) -> str: ...
+    def digest(self) -> str: ...
+    def load(self, blob: bytes, trust: Trust = ...) -> Self: ...
+    def _state(self) -> Any: ...
+    def _restore(self, state: Any) -> None: ...
+    def _plain(self) -> tuple[dict[str, Any], list[bytes]]: ...
+    def _objects(self) -> Any: ...
+    def _fill(self, objects: Any, plain: dict[str, Any], parts: list[bytes]) -> None: ...
+
+
+def _saved(learner: _Kept, kind: str, versions: dict[str, str], trust: Trust) -> bytes:
+    if trust.local:
+        return pack(kind, _pickled(learner), versions, "pickle")
+    try:
+        return _by_name(learner, kind, versions, trust)
+    except LearnerError:
+        if not trust.pickle:
+            raise
+    return pack(kind, _pickled(learner), versions, "pickle")
+
+
+def _pickled(learner: _Kept) -> bytes:
+    try:
+        return pickle.dumps(learner._state(), protocol=5)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise LearnerError(
+            f"{learner.name} cannot be saved: {error}. Functions inside it must be defined in a module, not as a "
+            "lambda or inside another function"
+        ) from error
+
+
+def _by_name(learner: _Kept, kind: str, versions: dict[str, str], trust: Trust) -> bytes:
+    """The learner without pickle, once it has been loaded back and holds what it held."""
+    plain, parts = learner._plain()
+    try:
+        blob = pack(kind, join(plain, [by_name.dump(learner._objects()), *parts]), _with_skops(versions), "skops")
+        back = learner.load(blob, replace(trust, digest=None))
+    except (FormatError, TypeError, ValueError, AttributeError) as error:
+        raise LearnerError(
+            f"{learner.name} cannot be saved without pickle: {error}. Or allow pickles, which run code as they are "
+            "loaded, with `serialisation: {pickle: true}`"
+        ) from error
+    if back.digest() != learner.digest():
+        raise LearnerError(
+            f"{learner.name} cannot be saved without pickle: what was loaded back is not what was saved. Allow "
+            "pickles, which run code as they are loaded, with `serialisation: {pickle: true}`"
+        )
+    return blob
+
+
+def _load_into(new: _Kept, kind: str, blob: bytes, versions: dict[str, str], trust: Trust) -> None:
+    codec = codec_of(blob)
+    needed = _with_skops(versions) if codec == "skops" else versions
+    codec, payload = unpack(kind, blob, needed, trust, ("skops", "pickle"))
+    if codec == "skops":
+        plain, (objects, *parts) = part(payload)
+        new._fill(by_name.load(objects, trust), plain, parts)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", InconsistentVersionWarning)
+        new._restore(pickle.loads(payload))
+
+
+def _with_skops(versions: dict[str, str]) -> dict[str, str]:
+    return {**versions, "skops": skops.__version__}
+
+
+def _view_of(rows: Any) -> str:
+    if isinstance(rows, np.ndarray):
+        return "matrix"
+    if hasattr(rows, "schema"):
+        return "arrow"
+    return "frame" if rows.ndim == 2 else "series"
+
+
+def _packed(rows: Any) -> bytes:
+    """Rows as numpy or Arrow writes them; an array of objects is refused."""
+    out = io.BytesIO()
+    if isinstance(rows, np.ndarray):
+        np.save(out, rows, allow_pickle=False)
+        return out.getvalue()
+    import pyarrow as pa
+
+    view = _view_of(rows)
+    table = rows if view == "arrow" else pa.Table.from_pandas(rows if view == "frame" else rows.to_frame())
+    with pa.ipc.new_stream(out, table.schema) as writer:
+        writer.write_table(table)
+    return out.getvalue()
+
+
+def _unpacked(data: bytes, view: str) -> Any:
+    if view == "matrix":
+        return np.load(io.BytesIO(data), allow_pickle=False)
+    import pyarrow as pa
+
+    table = pa.ipc.open_stream(data).read_all()
+    if view == "arrow":
+        return table
+    frame = table.to_pandas()
+    return frame if view == "frame" else frame.iloc[:, 0]
 
 
 # What an estimator is, needs and holds

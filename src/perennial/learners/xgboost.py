@@ -92,6 +92,11 @@ class XGBoost:
     """
 
     framework = "xgboost"
+    ending = ".ubj"
+    opens = (
+        "xgboost.Booster(model_file=path).predict(xgboost.DMatrix(matrix)), "
+        "with two classes the share of the second; raw scores: output_margin=True"
+    )
     version: str = xgb.__version__
 
     def __init__(self, estimator: object, *, updates: bool = False) -> None:

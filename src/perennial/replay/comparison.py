@@ -17,8 +17,10 @@ from typing import Any
 from perennial import __version__
 from perennial.core.errors import ConfigError, nearest
 from perennial.core.identity import users_code
+from perennial.core.protocols import Gate
 from perennial.core.records import TaskKind
 from perennial.core.times import NEVER, Duration, duration
+from perennial.gate import Gate as PairedGate
 from perennial.metrics import Metric, Prices, resolve
 from perennial.replay import checks, trainings
 from perennial.replay.clairvoyant_run import check_bound, lower_bound
@@ -48,6 +50,7 @@ def backtest(
     seed: int = 0,
     train_latency: Duration = timedelta(0),
     quality: Quality | None = None,
+    gate: Gate | None = None,
     clairvoyant: str | None = None,
     jobs: int | None = None,
     cache: str | Path | None = None,
@@ -74,6 +77,8 @@ def backtest(
         How long after its training a version may serve.
     quality : Quality, optional
         What a batch must hold to be learned from.
+    gate : Gate, optional
+        Champion against challenger, for every strategy; each version is promoted untested unless given.
     clairvoyant : str, optional
         Name of a stateless strategy, for whose learner and window the cheapest schedule of retrains is found in
         hindsight: a lower bound for cost. Costs a training per checkpoint, and needs prices.
@@ -141,6 +146,8 @@ def backtest(
         if error.field != "extra":
             raise
         raise ConfigError("prices", error.got, error.need) from error  # the columns that prices name
+    if isinstance(gate, PairedGate):
+        gate.check(task)
     checks.check_labels(prepared, task, stream.positive)
     if priced is not None and task == "classification":
         priced.check(task, prepared.label_values)
@@ -156,6 +163,7 @@ def backtest(
         "seed": seed,
         "quality": quality or Quality(),
         "version": __version__,
+        "gate": gate,
         "classes": (False, True) if task == "classification" and prepared.label_type == "bool" else (),
     }
     planned = [Job(name=name, strategy=s, learner=learners[name], **common) for name, s in strategies.items()]
@@ -209,7 +217,7 @@ def _frozen_baseline(jobs: Sequence[Job]) -> list[Job]:
     for job in jobs:
         if job.strategy.initial is not None:
             strategy = Frozen(job.strategy.model, initial=job.strategy.initial)
-            return [_with(job, name=_FROZEN, strategy=strategy)]
+            return [_with(job, name=_FROZEN, strategy=strategy, gate=None)]
     return []
 
 

@@ -28,7 +28,7 @@ from perennial.stream.prepared import Prepared
 from perennial.stream.quality import Quality
 
 #: bump when the engine's results for the same input change: whole runs are then not taken from a cache
-RUN_FORMAT = 2
+RUN_FORMAT = 3
 
 SUMMARY, FILES = "summary.pickle", "files.json"  #: of a finished run: what it did, and the digests of all its files
 
@@ -80,7 +80,7 @@ class Job:
                 self.prepared.digest,
                 str(self.prepared.batch),
                 self.prepared.zone,
-                canonical([self.label_delay, self.closes_at, self.train_latency, self.seed, self.quality]),
+                canonical([self.label_delay, self.closes_at, self.train_latency, self.seed, self.quality, self.gate]),
             )
         except Unhashable:
             return None

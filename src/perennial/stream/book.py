@@ -256,6 +256,10 @@ class Book:
         due = _Due(int(known_at[0]), self._pushed, int(position.min()), known_at, position, labels, own)
         heapq.heappush(self._heap, due)
 
+    def last_due(self) -> int:
+        """When the last label that is on its way becomes known; the lowest instant if none is."""
+        return max((int(due.known_at[-1]) for due in self._heap), default=-NEVER)
+
     def due(self, now: int) -> Joined:
         """Labels that became known by ``now`` and were not before, in the order they did; they are joined now."""
         taken: list[tuple[_Due, slice]] = []

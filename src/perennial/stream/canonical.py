@@ -74,11 +74,11 @@ class Canonical:
         self._time = Instants(stream.time, types[stream.time], stream.time_zone)
         self._order = Order(stream.time, stream.span("lateness"))
         self._known = None
-        if stream.known_at in types:
-            self._known = Instants(str(stream.known_at), types[stream.known_at], stream.time_zone, ordered=False)
+        if stream.known_at is not None and stream.known_at in types:
+            self._known = Instants(stream.known_at, types[stream.known_at], stream.time_zone, ordered=False)
         self.label_type: Any = pa.float64()
-        if stream.target in types:
-            self.label_type = label_type(str(stream.target), types[stream.target])
+        if stream.target is not None and stream.target in types:
+            self.label_type = label_type(stream.target, types[stream.target])
         elif log_type is not None:
             self.label_type = log_type
         self.rule = LabelRule(

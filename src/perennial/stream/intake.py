@@ -7,7 +7,7 @@ are. What is not whole stays in the source and is read again. So an intake's sta
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -181,6 +181,29 @@ class Intake:
     def labels(self) -> list[Any]:
         """What label codes mean; it grows."""
         return [] if self._labels is None else self._labels.words
+
+    @property
+    def newest(self) -> int:
+        """Newest event time of the rows that batches took."""
+        return self._canonical.newest
+
+    @property
+    def newest_seen(self) -> int | None:
+        """Newest event time among all rows that were read, also those that no batch took yet; None before the first."""
+        held = self._pending.held
+        if held:
+            return int(held[-1].newest[-1])
+        return self.newest if self._canonical.rows else None
+
+    @property
+    def pending_start(self) -> int | None:
+        """When the batch began that is not whole yet; None if no row waits."""
+        return self._pending.start if len(self._pending) else None
+
+    @property
+    def zone(self) -> str:
+        """Time zone of calendar batches."""
+        return self._canonical.zone
 
     @property
     def label_type(self) -> str:
@@ -378,7 +401,7 @@ class _Reading:
     def __init__(self, canon: Canonical, labels: Labels) -> None:
         self.labels = labels
         self.schema = canon.encoder.schema
-        self.words = {name: words.words for name, words in self.schema.vocabularies.items()}
+        self.words: Mapping[str, Sequence[str]] = {n: words.words for n, words in self.schema.vocabularies.items()}
 
 
 def _segment(features: Any, others: Any) -> bytes:

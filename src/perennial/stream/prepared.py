@@ -357,7 +357,7 @@ class _Reading:
     def __init__(self, prepared: Prepared, kind: TaskKind, bundle: int | None) -> None:
         self._prepared, self._bundle = prepared, bundle
         self.labels = Labels(kind, prepared.label_type)
-        self.words = {name: words.words for name, words in prepared.schema.vocabularies.items()}
+        self.words: Mapping[str, Sequence[str]] = {n: v.words for n, v in prepared.schema.vocabularies.items()}
         self.schema = Schema(prepared.schema.columns, {name: Vocabulary() for name in self.words})
         self._later = _revision_table(prepared) if prepared.revisions else None
         self._brought_by = np.empty(0, np.int64) if self._later is None else _whole(self._later, "batch")

@@ -14,8 +14,10 @@ import numpy as np
 
 from perennial.core.errors import DataError, FormatError, LearnerError
 from perennial.core.features import Chunk, Features
-from perennial.core.protocols import Interleaved, Learner, Summable, Updatable
+from perennial.core.protocols import Interleaved, Learner, Pickled, Summable, Trust, Updatable
 from perennial.core.records import UNSEEN, Examples, Prediction, TaskKind
+from perennial.learners.golden import reproduces
+from perennial.learners.saved import codec_of, sha256
 from perennial.testing import make_examples
 
 Make = Callable[[], Learner]
@@ -117,6 +119,59 @@ def saves_and_loads(make: Make, task: TaskKind) -> None:
     assert loaded.digest() == model.digest()
     _assert_same(loaded.predict(data.features), model.predict(data.features))
     assert loaded.row_trees(100) == model.row_trees(100)
+
+
+def saves_for_production(make: Make, task: TaskKind) -> None:
+    """Saved without pickle, or with one that was allowed, a model loads and goes on as if it had never been saved.
+
+    A learner that must have a pickle says so before, refuses to be saved without the permission, and is not loaded
+    without it or without the digest that was recorded.
+    """
+    data = _richest(make, task, n=200)
+    model, straight = (make().fit(data.slice(0, 120), 1) for _ in range(2))
+    trust = Trust(pickle=isinstance(model, Pickled) and model.needs_pickle)
+    _comes_back(make, model, trust, data)
+    if trust.pickle:
+        _refuses_a_pickle(make, model)
+    resumed = make().load(blob := model.save(trust), trust.recorded(sha256(blob)))
+    if isinstance(resumed, Updatable) and isinstance(straight, Updatable) and resumed.resumes:
+        straight.update(data.slice(120, 200), 2)
+        resumed.update(data.slice(120, 200), 2)
+        assert resumed.digest() == straight.digest(), "an update after loading is not the update without"
+        _assert_same(resumed.predict(data.features), straight.predict(data.features))
+        _comes_back(make, resumed, trust, data)
+    try:
+        begun = make().begin()  # type: ignore[attr-defined]
+    except (AttributeError, LearnerError):
+        return
+    _comes_back(make, begun, trust, data)
+    begun.update(_without(data.slice(0, 40), 0) if task == "classification" else data.slice(0, 40), 1)
+    _comes_back(make, begun, trust, data)
+
+
+def _comes_back(make: Make, model: Learner, trust: Trust, data: Examples) -> None:
+    blob = model.save(trust)
+    assert trust.pickle or codec_of(blob) != "pickle", "a pickle was saved, and none was allowed"
+    loaded = make().load(blob, trust.recorded(sha256(blob)))
+    assert loaded.digest() == model.digest()
+    assert reproduces(model, loaded, data.features), "what was loaded predicts something else"
+
+
+def _refuses_a_pickle(make: Make, model: Learner) -> None:
+    allowed = Trust(pickle=True)
+    blob = model.save(allowed)
+    try:
+        model.save(Trust())
+    except LearnerError:
+        pass
+    else:
+        raise AssertionError("it needs a pickle, and was saved without permission")
+    for trust in (Trust(), Trust().recorded(sha256(blob)), allowed, allowed.recorded("0" * 64)):
+        try:
+            make().load(blob, trust)
+        except FormatError:
+            continue
+        raise AssertionError(f"a pickle was loaded with {trust}")
 
 
 def refuses_what_it_did_not_save(make: Make, task: TaskKind) -> None:
@@ -329,6 +384,7 @@ PARTS: tuple[Callable[[Make, TaskKind], None], ...] = (
     predicts_rows_alone,
     learns,
     saves_and_loads,
+    saves_for_production,
     refuses_what_it_did_not_save,
     misses_a_class,
     takes_any_kind_of_class,

@@ -55,7 +55,7 @@ def test_everything_is_built_from_the_files_own_folder(folder):
     assert built.strategies["weekly"].window == windows.Sliding("90d")
     assert isinstance(built.strategies["daily"].model, Updatable)
     assert [metric.name for metric in built.metrics] == ["log_loss", "hits"]
-    assert built.settings.keys() == {"metrics", "prices", "seed", "train_latency", "quality", "clairvoyant"}
+    assert built.settings.keys() == {"metrics", "prices", "seed", "train_latency", "quality", "clairvoyant", "gate"}
     assert (built.seed, built.train_latency, built.clairvoyant) == (7, timedelta(minutes=10), "weekly")
     assert (built.prices.retrain, built.quality.nulls) == (0.5, 0.5)
 

@@ -12,6 +12,7 @@ import pytest
 
 from perennial.config import parse
 from perennial.config.guessing import guess
+from perennial.config.records import Serialisation
 from perennial.config.template import commented, estimator
 from perennial.core.errors import ConfigError, DataError
 
@@ -164,3 +165,17 @@ def test_what_is_written_is_valid(look, monkeypatch, task, installed, same_time)
     assert config.model.estimator == estimator(found)[0]
     assert ("lightgbm" in config.model.estimator) == installed
     assert config.stream.label.delay is None
+    assert config.serialisation == Serialisation()
+
+
+def test_a_river_model_is_allowed_its_pickle_and_the_text_says_so(look):
+    """River has no other form: the opt-in is set with what it means beside it, and no other model gets it."""
+    found = look(BASE)
+    text = commented(found, name="fraud", source="data.parquet", model="river.linear_model.LogisticRegression")
+    config = parse(text).config
+    assert config.serialisation == Serialisation(pickle=True)
+    assert "runs code as it is loaded" in text.partition("\nserialisation:")[0].splitlines()[-2]
+    assert config.model_of("stateful").estimator == "river.linear_model.LogisticRegression"
+    other = commented(found, name="fraud", source="data.parquet", model="sklearn.linear_model.SGDClassifier")
+    assert parse(other).config.serialisation == Serialisation()
+    assert "# serialisation: {pickle: true" in other

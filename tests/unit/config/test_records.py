@@ -8,7 +8,8 @@ import pytest
 
 from perennial import triggers, windows
 from perennial.config import Config
-from perennial.config.records import Strategy, Trigger, Window
+from perennial.config.records import Serialisation, Strategy, Trigger, Window
+from perennial.core.protocols import Trust
 
 WINDOWS = [
     ({"sliding": "180d"}, windows.Sliding("180d")),
@@ -129,3 +130,12 @@ def test_python_users_build_the_same_records():
         "model": "a.B",
     }
     assert made == Config.model_validate(plain)
+
+
+def test_what_may_be_loaded_is_the_trust_of_the_learners():
+    """Nothing given allows no pickle and no type of one's own; a pattern instead of a name is refused."""
+    assert Serialisation().build() == Trust()
+    written = {"pickle": True, "trust": ["my_package.models.Majority"]}
+    assert Serialisation.model_validate(written).build() == Trust(pickle=True, types=("my_package.models.Majority",))
+    with pytest.raises(ValueError, match="name a type in full"):
+        Serialisation.model_validate({"trust": ["my_package.*"]})

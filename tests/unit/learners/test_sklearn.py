@@ -447,14 +447,18 @@ def test_what_is_off_is_never_unpickled(monkeypatch: pytest.MonkeyPatch) -> None
         learner.load(blob[:-1] + bytes([blob[-1] ^ 1]))
     with pytest.raises(FormatError, match="saved by a 'sklearn' learner"):
         learners.SlidingForest(RandomForestClassifier()).load(blob)
-    older = saved_module.pack("sklearn", b"", {"sklearn": "0.1.0", "numpy": np.__version__})
+    older = saved_module.pack("sklearn", b"", {"sklearn": "0.1.0", "numpy": np.__version__}, "pickle")
     with pytest.raises(FormatError, match=r"saved with sklearn 0\.1\.0"):
         learner.load(older)
     monkeypatch.setattr(saved_module, "FORMAT", 9)
-    newer = saved_module.pack("sklearn", b"", {})
+    newer = saved_module.pack("sklearn", b"", {}, "pickle")
     monkeypatch.setattr(saved_module, "FORMAT", 1)
-    with pytest.raises(FormatError, match=r"format 9; this release reads 1\.\.1: upgrade perennial"):
+    former = saved_module.pack("sklearn", b"", {}, "pickle")
+    monkeypatch.setattr(saved_module, "FORMAT", 2)
+    with pytest.raises(FormatError, match=r"format 9; this release reads 2\.\.2: upgrade perennial"):
         learner.load(newer)
+    with pytest.raises(FormatError, match=r"format 1; this release reads 2\.\.2: train anew"):
+        learner.load(former)
 
 
 def test_a_lambda_cannot_be_saved() -> None:

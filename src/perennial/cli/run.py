@@ -1,0 +1,147 @@
+"""``perennial run``: keep a deployment current."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from perennial.production.run import Tell
+    from perennial.production.service import Mode
+
+#: events that a person wants to see; a pipe gets all
+_SHOWN = (
+    "decision",
+    "trained",
+    "verdict",
+    "promoted",
+    "quarantined",
+    "note",
+    "stopping",
+    "started",
+    "ended",
+    "collected",
+)
+
+
+def command(
+    config: Annotated[
+        Path, typer.Option("-c", "--config", help="The configuration, with `deploy` filled in: recommended.yaml.")
+    ] = Path("perennial.yaml"),
+    once: Annotated[bool, typer.Option("--once", help="Take the batches that are whole, and end: for cron.")] = False,
+    until_end: Annotated[
+        bool, typer.Option("--until-end", help="Take all there is, the last batch too, and close: a recording.")
+    ] = False,
+    poll: Annotated[float, typer.Option("--poll", min=0.05, help="Seconds between looks at the source.")] = 5.0,
+    lease: Annotated[
+        float, typer.Option("--lease", min=1.0, help="Seconds until another process may take over.")
+    ] = 30.0,
+    metrics_port: Annotated[
+        int | None, typer.Option("--metrics-port", help="Serve Prometheus metrics at this port of 127.0.0.1.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON on stdout at the end.")] = False,
+) -> None:
+    """Keep a deployment current.
+
+    Reads the rows that are new, joins labels, scores, trains and promotes as the configuration's `deploy` strategy
+    says, and records every turn in the ledger. Killed at any instant it goes on where it was. SIGTERM or Ctrl-C ends
+    it after the turn it is taking, a second one at once; nothing is lost either way. Events go to stderr, as JSON lines
+    in a pipe.
+    """
+    if once and until_end:
+        raise typer.BadParameter("give --once or --until-end, not both")
+    mode: Mode = "once" if once else "until-end" if until_end else "follow"
+    from perennial.config import load
+    from perennial.core.errors import ConfigError
+    from perennial.ledger.sql import SqlLedger
+    from perennial.production.metrics import Metrics
+    from perennial.production.service import keep_current, leased
+
+    loaded = load(config)
+    deployment = loaded.deployment()
+    metrics = Metrics(deployment.name)
+    if metrics_port is not None:
+        metrics.serve(metrics_port)
+    shown = _teller()
+
+    def tell(event: str, facts: dict[str, Any]) -> None:
+        metrics.see(event, facts)
+        shown(event, facts)
+
+    holder = f"{socket.gethostname()}:{os.getpid()}"
+    with (
+        SqlLedger.open(deployment.ledger, deployment.name, blobs=deployment.blobs) as ledger,
+        leased(ledger, holder, timedelta(seconds=lease), tell) as held,
+        _one_thread(),
+        _stopping(tell) as stop,
+    ):
+        tell("started", {"deployment": deployment.name, "mode": mode, "holder": holder})
+        try:
+            turns = keep_current(
+                deployment, ledger, held, mode=mode, stopped=stop.is_set, wait=lambda seconds: void(stop.wait(seconds)),
+                clock=lambda: datetime.now(UTC), poll=poll, tell=tell,
+            )  # fmt: skip
+        except ConfigError as error:
+            raise loaded.placed(error) from error
+        champion = ledger.alias("champion").version
+    tell("ended", {"deployment": deployment.name, "turns": turns, "champion": champion})
+    if as_json:
+        print(json.dumps({"deployment": deployment.name, "turns": turns, "champion": champion}))
+
+
+def void(_: object) -> None:
+    """Nothing."""
+
+
+def _one_thread() -> Any:
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1)
+
+
+@contextmanager
+def _stopping(tell: Tell) -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set; a second signal ends the process where it is."""
+    stop = threading.Event()
+    before: dict[int, Any] = {}
+
+    def heed(number: int, frame: Any) -> None:  # noqa: ARG001 - the arguments of a handler
+        if stop.is_set():
+            os._exit(128 + number)  # nothing is lost: what is durable is whole
+        stop.set()
+        tell("stopping", {"signal": signal.Signals(number).name})
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before[number] = signal.signal(number, heed)
+    try:
+        yield stop
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)
+
+
+def _teller() -> Tell:
+    """Events on stderr: words for a person at a terminal, a JSON object per line in a pipe."""
+    words: Literal[True, False] = sys.stderr.isatty()
+
+    def line(event: str, facts: dict[str, Any]) -> None:
+        if not words:
+            print(json.dumps({"event": event, **facts}, default=str), file=sys.stderr, flush=True)
+        elif event in _SHOWN and not (event == "decision" and not facts["fire"]):
+            what = facts.get("reason") or facts.get("note") or ""
+            version = facts.get("version") or facts.get("champion") or ""
+            print(f"{facts.get('at', ''):<20} {event:<11} {version:<8} {what}", file=sys.stderr, flush=True)
+
+    return line

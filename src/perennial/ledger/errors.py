@@ -1,0 +1,87 @@
+"""What can go wrong with a durable ledger. ``retryable`` says whether the same call may succeed later, untouched.
+
+LedgerError
+├── StorageError     the database or the disk did not do what was asked
+├── LeaseHeld        someone else takes the turns; names the holder and the seconds that are left
+├── LeaseLost        the lease ran out or was taken over: nothing was written
+├── Conflict         the turn does not follow the last one, or was committed before
+├── AliasMoved       somebody moved the pointer first
+├── UnknownVersion   (LookupError)   no such version; suggests the nearest
+├── MissingBlob      (LookupError)   no such bytes
+└── CorruptBlob      the bytes are not what their digest says
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from perennial.core.errors import LedgerError
+
+
+class StorageError(LedgerError):
+    """The database or the disk did not do what was asked; the cause is ``__cause__``."""
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+class LeaseHeld(LedgerError):
+    """Someone else's lease has not run out: ``holder``, and ``remaining`` in seconds."""
+
+    retryable: ClassVar[bool] = True
+
+    def __init__(self, message: str, *, holder: str = "", remaining: float = 0.0) -> None:
+        super().__init__(message)
+        self.holder = holder
+        self.remaining = remaining
+
+
+class LeaseLost(LedgerError):
+    """The lease ran out or was taken over. Nothing was written: stop, and acquire it anew."""
+
+    retryable: ClassVar[bool] = False
+
+
+class Conflict(LedgerError):
+    """What was to be written does not follow what is there. ``head()`` says what is."""
+
+    retryable: ClassVar[bool] = False
+
+
+class AliasMoved(LedgerError):
+    """A pointer has another generation than the one that was read: ``expected`` and ``actual``."""
+
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, alias: str = "", expected: int = 0, actual: int = 0) -> None:
+        super().__init__(message)
+        self.alias = alias
+        self.expected = expected
+        self.actual = actual
+
+
+class UnknownVersion(LedgerError, LookupError):
+    """There is no such version; the message suggests the nearest."""
+
+    retryable: ClassVar[bool] = False
+
+
+class MissingBlob(LedgerError, LookupError):
+    """No bytes have this digest here, or they were erased."""
+
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, digest: str = "") -> None:
+        super().__init__(message)
+        self.digest = digest
+
+
+class CorruptBlob(LedgerError):
+    """The bytes that are kept are not those that the digest names."""
+
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, digest: str = "") -> None:
+        super().__init__(message)
+        self.digest = digest

@@ -1,0 +1,783 @@
+"""The durable ledger: turns, versions, aliases and bytes, in SQLite or PostgreSQL with blobs beside it.
+
+A turn becomes durable in this order: blobs first, each on its own; then one transaction with everything else. A crash
+between the two leaves blobs that no turn names, and the next holder of the lease collects them. Nothing is overwritten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, get_args
+
+import sqlalchemy as sa
+
+from perennial.core import failpoints
+from perennial.core.errors import ConfigError, LedgerError, nearest
+from perennial.core.records import Verdict
+from perennial.core.times import micros
+from perennial.ledger import rows
+from perennial.ledger.blobs import BlobStore, open_blobs, verified
+from perennial.ledger.database import Database
+from perennial.ledger.errors import (
+    AliasMoved,
+    Conflict,
+    CorruptBlob,
+    LeaseHeld,
+    LeaseLost,
+    MissingBlob,
+    StorageError,
+    UnknownVersion,
+)
+from perennial.ledger.records import (
+    ALIASES,
+    Alias,
+    AliasChange,
+    AliasName,
+    Entry,
+    Finding,
+    Head,
+    Lease,
+    Saved,
+    Segment,
+)
+from perennial.ledger.schema import (
+    REVISION,
+    aliases,
+    database_now,
+    deployments,
+    heads,
+    leases,
+    prepare,
+    revision,
+    segments,
+    verdicts,
+)
+from perennial.ledger.statements import Statements
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
+#: turns that one reading transaction fetches: a slow reader holds nothing open
+_PAGE = 500
+
+
+class SqlLedger:
+    """The ledger of one deployment. Make one with :meth:`open`.
+
+    One thread takes turns with it (``put``, ``intend``, ``commit``); others may read, renew the lease and move aliases
+    at the same time.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> with SqlLedger.open(f"sqlite:///{folder.name}/ledger.db", "churn") as ledger:
+    ...     lease = ledger.acquire("host-1", timedelta(seconds=30))
+    ...     state = ledger.put(b"weights and counters")
+    ...     ledger.commit(lease, Entry(turn=0, kind="tick", now=0, first=0, rows=0, position="", checkpoint=state))
+    ...     ledger.head().turn, ledger.get(ledger.head().checkpoint)
+    (0, b'weights and counters')
+    >>> folder.cleanup()
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        blobs: BlobStore,
+        deployment: str,
+        *,
+        inline_bytes: int = 65536,
+        keep_checkpoints: int = 2,
+    ) -> None:
+        self.deployment = deployment
+        self.blobs = blobs
+        self._database = database
+        self._inline_bytes = inline_bytes
+        self._keep_checkpoints = keep_checkpoints
+        self._pending: dict[str, bytes] = {}  # put, and to be written with the next commit
+        self._loose: dict[str, int] = {}  # put in the blob store since the last commit: no turn names them yet
+        self._say = Statements(deployment, database.dialect)
+
+    # -- opening
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        deployment: str,
+        *,
+        blobs: str | Path | None = None,
+        create: bool = True,
+        inline_bytes: int = 65536,
+        keep_checkpoints: int = 2,
+    ) -> SqlLedger:
+        """The ledger of a deployment; upgraded if an older release made it.
+
+        Parameters
+        ----------
+        url : str
+            ``sqlite:///folder/ledger.db`` or ``postgresql+psycopg://user@host/database``.
+        deployment : str
+            Its name: letters, digits, ``.``, ``_`` and ``-``.
+        blobs : str or Path, optional
+            Folder or fsspec URL (``s3://bucket/folder``) of what is too big for a row. SQLite's default is the folder
+            ``blobs`` beside the file; PostgreSQL has none.
+        create : bool
+            Make file, tables and deployment if they are not there.
+        inline_bytes : int
+            Bytes up to this many are kept in the database.
+        keep_checkpoints : int
+            How many checkpoints are kept, the newest.
+
+        Raises
+        ------
+        ConfigError
+            If a setting is wrong.
+        MissingExtra
+            If psycopg is needed and not installed.
+        FormatError
+            If a newer release made the ledger.
+        LedgerError
+            If nothing is there and ``create`` is false, or the database cannot be used.
+        """
+        if not _NAME.fullmatch(deployment):
+            raise ConfigError("deployment", deployment, "name it with letters, digits, '.', '_' and '-', 100 at most")
+        if inline_bytes < 0:
+            raise ConfigError("inline_bytes", inline_bytes, "give 0 or more")
+        if keep_checkpoints < 1:
+            raise ConfigError("keep_checkpoints", keep_checkpoints, "keep at least 1, or nothing can go on")
+        database = Database.open(url, create=create)
+        try:
+            root = blobs if blobs is not None else database.folder and database.folder / "blobs"
+            if root is None:
+                raise ConfigError("blobs", None, "say where models are kept: a folder that all share, or s3://...")
+            place = _place(database, deployment, create)
+            return cls(
+                database,
+                open_blobs(root, place),
+                deployment,
+                inline_bytes=inline_bytes,
+                keep_checkpoints=keep_checkpoints,
+            )
+        except BaseException:
+            database.close()
+            raise
+
+    @staticmethod
+    def deployments(url: str) -> list[str]:
+        """Names of the deployments in a database, sorted; raises ``LedgerError`` if it holds no ledger."""
+        database = Database.open(url, create=False)
+        try:
+            _upgrade(database, create=False)
+            with database.reading() as connection:
+                return _deployments(connection)
+        finally:
+            database.close()
+
+    def close(self) -> None:
+        """Close all connections. Bytes that no commit has written are forgotten."""
+        self._pending.clear()
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"SqlLedger({self._database.where!r}, {self.deployment!r})"
+
+    # -- the lease
+
+    def acquire(self, holder: str, ttl: timedelta) -> Lease:
+        """The right to take turns for ``ttl``, by the database's clock.
+
+        A holder of the same name takes over at once: after a crash it need not wait for itself. The token grows all
+        the same, so what is left of the former process can write nothing.
+
+        Raises
+        ------
+        LeaseHeld
+            If somebody else's lease has not run out.
+        """
+        span = _span(ttl)
+        with self._database.writing() as connection:
+            row = connection.execute(self._say.lease).one()
+            if row.holder not in ("", holder) and row.expires_at > row.now:
+                remaining = (row.expires_at - row.now) / 1e6
+                raise LeaseHeld(
+                    f"{self.deployment!r} is run by {row.holder!r}, whose lease lasts another {remaining:.1f} s: "
+                    "stop it, or wait",
+                    holder=row.holder,
+                    remaining=remaining,
+                )
+            token: int = row.token + 1
+            connection.execute(self._say.set_lease, {"new_holder": holder, "new_token": token, "span": span})
+        return Lease(holder=holder, token=token)
+
+    def renew(self, lease: Lease, ttl: timedelta) -> None:
+        """Let the lease last ``ttl`` from now. One that ran out and that nobody took over can be renewed.
+
+        Raises
+        ------
+        LeaseLost
+            If somebody took over.
+        """
+        span = _span(ttl)
+        with self._database.writing() as connection:
+            done = connection.execute(self._say.renew, {"held": lease.token, "by": lease.holder, "span": span})
+            if not done.rowcount:
+                raise self._lost(connection.execute(self._say.lease).one())
+
+    def release(self, lease: Lease) -> None:
+        """Give the lease back; nothing happens if it is somebody else's by now."""
+        with self._database.writing() as connection:
+            connection.execute(self._say.free_lease, {"held": lease.token, "by": lease.holder})
+
+    def _hold(self, connection: sa.Connection, lease: Lease) -> float:
+        """Check the lease inside a transaction, which then nobody can take it over in; seconds that are left."""
+        row = connection.execute(self._say.lease).one()
+        if row.token != lease.token or row.holder != lease.holder:
+            raise self._lost(row)
+        if row.expires_at <= row.now:
+            raise LeaseLost(
+                f"the lease of {self.deployment!r} ran out {(row.now - row.expires_at) / 1e6:.1f} s ago: renew it "
+                "sooner, or acquire it anew"
+            )
+        return float(row.expires_at - row.now) / 1e6
+
+    def _lost(self, row: Any) -> LeaseLost:
+        taken = f"was taken over by {row.holder!r}" if row.holder else "was given back"
+        return LeaseLost(f"the lease of {self.deployment!r} {taken}: acquire it anew before the next turn")
+
+    # -- turns
+
+    def head(self) -> Head:
+        """Where the deployment stands."""
+        with self._database.reading() as connection:
+            return self._head(connection)
+
+    def _head(self, connection: sa.Connection) -> Head:
+        row = connection.execute(self._say.head).one()
+        return Head(turn=row.turn, position=row.position, checkpoint=row.checkpoint, intent=row.intent)
+
+    def intend(self, lease: Lease, turn: int, intent: str) -> None:
+        """Fix the bounds of the next turn, before anything is trained on it: what is replayed is then the same.
+
+        Raises
+        ------
+        LeaseLost
+            If the lease ran out or was taken over.
+        Conflict
+            If ``turn`` is not the next one, or its bounds were fixed to be others.
+        """
+        with self._database.writing() as connection:
+            self._hold(connection, lease)
+            head = self._head(connection)
+            if turn != head.turn + 1:
+                raise Conflict(f"turn {turn} cannot be next: the last one is {head.turn}")
+            if head.intent not in ("", intent):
+                raise Conflict(f"the bounds of turn {turn} are fixed to be {head.intent!r}: take these, not {intent!r}")
+            connection.execute(self._say.intend, {"bounds": intent})
+
+    def put(self, data: bytes) -> str:
+        """Keep bytes for the next commit and give their digest.
+
+        Up to ``inline_bytes`` they are held in memory and written by that commit's own transaction; more go to the blob
+        store at once, durable before the commit. What the commit does not name is dropped, or collected later.
+
+        Raises
+        ------
+        StorageError
+            If the blob store refuses them.
+        """
+        if len(data) > self._inline_bytes:
+            digest = self.blobs.put(data)
+            self._loose[digest] = len(data)
+            return digest
+        digest = hashlib.sha256(data).hexdigest()
+        self._pending[digest] = bytes(data)
+        return digest
+
+    def get(self, digest: str) -> bytes:
+        """The bytes of a digest, verified, wherever they are.
+
+        Raises
+        ------
+        MissingBlob
+            If they were never kept, are kept no more, or were erased.
+        CorruptBlob
+            If they are not what the digest says.
+        """
+        if digest in self._pending:
+            return self._pending[digest]
+        with self._database.reading() as connection:
+            row = connection.execute(self._say.payload, {"digest": digest}).one_or_none()
+        if row is not None and row.data is not None:
+            return verified(digest, row.data, f"{self._database.where}, payloads,")
+        if row is not None and row.erased_at is not None:
+            raise MissingBlob(f"{digest} was erased", digest=digest)
+        return self.blobs.get(digest)
+
+    def commit(self, lease: Lease, entry: Entry) -> None:
+        """Write one turn whole, in one transaction.
+
+        If it raises, nothing was written, and what was ``put`` stays for another try. Only where the server went away
+        while it answered is that not known: ``head()`` then says.
+
+        Raises
+        ------
+        LeaseLost
+            If the lease ran out or was taken over.
+        Conflict
+            If the turn is not the next one, or something in it does not fit what is there.
+        AliasMoved
+            If somebody moved one of its aliases.
+        MissingBlob
+            If it names bytes that were never put.
+        StorageError
+            If the database did not do it.
+        """
+        failpoints.reach("commit.before")
+        with self._database.writing() as connection:
+            safe_until = time.monotonic() + self._hold(connection, lease) / 2
+            self._advance(connection, entry)
+            self._record(connection, entry)
+            for change in entry.aliases:
+                self._move(connection, change, entry.turn)
+            self._bury(connection, entry)
+            outdated = self._drop_checkpoint(connection, entry)
+            failpoints.reach("commit.inside")
+        self._pending.clear()
+        self._loose.clear()
+        failpoints.reach("commit.after")
+        if outdated and time.monotonic() < safe_until:  # else it stays until `collect`
+            self.blobs.delete(outdated)
+
+    def _advance(self, connection: sa.Connection, entry: Entry) -> None:
+        """Move the head, as a compare-and-set on its turn."""
+        values = {
+            "last": entry.turn - 1,
+            "new_turn": entry.turn,
+            "new_position": entry.position,
+            "new_checkpoint": entry.checkpoint,
+        }
+        if not connection.execute(self._say.advance, values).rowcount:
+            last = self._head(connection).turn
+            told = "was committed before" if entry.turn <= last else "does not follow"
+            raise Conflict(f"turn {entry.turn} {told}: the last one is {last}")
+
+    def _record(self, connection: sa.Connection, entry: Entry) -> None:
+        """Add the rows of a turn."""
+        connection.execute(self._say.add_turn, rows.turn_row(entry))
+        for statement, made in (
+            (self._say.add_decision, rows.decision_rows(entry)),
+            (self._say.add_verdict, rows.verdict_rows(entry)),
+            (self._say.add_version, rows.version_rows(entry)),
+            (self._say.add_score, rows.score_rows(entry)),
+            (self._say.add_segment, rows.segment_rows(entry)),
+            (self._say.add_payload, self._payloads(connection, entry)),
+        ):
+            if made:
+                connection.execute(statement, made)
+
+    def _payloads(self, connection: sa.Connection, entry: Entry) -> list[rows.Row]:
+        """A row for all bytes that the turn names and that have none yet, or that shall now outlast a checkpoint."""
+        lasting = {digest for saved in entry.versions for digest in (saved.blob, saved.golden)}
+        lasting |= {entry.predictions, entry.labels, entry.segment.digest if entry.segment else ""}
+        sizes = {digest: len(data) for digest, data in self._pending.items()} | self._loose
+        named = sorted((lasting | {entry.checkpoint}) - {""})
+        kept = {}
+        if before := [digest for digest in named if digest not in sizes]:
+            found = connection.execute(self._say.known, {"digests": before})
+            kept = {row.digest: row.kept for row in found if row.erased_at is None}
+        made = []
+        for digest in named:
+            size = sizes.get(digest)
+            if size is None and digest not in kept:
+                size = self.blobs.size(digest)
+                if size is None:
+                    raise MissingBlob(f"turn {entry.turn} names {digest}, which was never put", digest=digest)
+            if size is not None or (digest in lasting and not kept[digest]):
+                data = self._pending.get(digest)
+                made.append({"digest": digest, "size": size or 0, "kept": digest in lasting, "data": data})
+        return made
+
+    def _bury(self, connection: sa.Connection, entry: Entry) -> None:
+        """Mark released segments as dead; of equal ones, the oldest."""
+        for seq, digest in enumerate(entry.released):
+            born = connection.execute(self._say.oldest_alive, {"digest": digest}).scalar()
+            if born is None:
+                raise Conflict(f"turn {entry.turn} releases segment {digest}, and none of that digest is alive")
+            connection.execute(self._say.bury, {"oldest_born": born, "at_turn": entry.turn, "at_seq": seq})
+
+    def _drop_checkpoint(self, connection: sa.Connection, entry: Entry) -> str:
+        """Delete the checkpoint that newer ones have made superfluous; its digest, if it is in the blob store."""
+        if not entry.checkpoint:
+            return ""
+        found = connection.execute(self._say.checkpoints, {"count": self._keep_checkpoints + 1}).all()
+        *newer, old = (row.checkpoint for row in found)
+        if len(newer) < self._keep_checkpoints or old in newer:
+            return ""
+        row = connection.execute(self._say.payload_place, {"digest": old}).one_or_none()
+        if row is None or row.kept or row.erased_at is not None:
+            return ""
+        connection.execute(self._say.drop_payload, {"gone": old})
+        return old if row.outside else ""
+
+    # -- aliases
+
+    def set_alias(self, change: AliasChange) -> Alias:
+        """Move a pointer, as an operator does: a compare-and-set in a transaction of its own. Needs no lease.
+
+        Raises
+        ------
+        AliasMoved
+            If its generation is another than ``change.generation``.
+        UnknownVersion
+            If there is no such version.
+        ConfigError
+            If the alias is none, or the champion would be taken away.
+        """
+        with self._database.writing() as connection:
+            connection.execute(self._say.lock_head)  # before it is read: moves happen one after the other
+            return self._move(connection, change, None)
+
+    def _move(self, connection: sa.Connection, change: AliasChange, turn: int | None) -> Alias:
+        current = self._alias(connection, change.alias)
+        if current.generation != change.generation:
+            by = f", by {current.actor!r} to {current.version}" if current.actor else ""
+            raise AliasMoved(
+                f"{change.alias} has generation {current.generation}, not {change.generation}: it was moved{by}. "
+                "Read it again and decide anew",
+                alias=change.alias,
+                expected=change.generation,
+                actual=current.generation,
+            )
+        if change.version is None and change.alias == "champion":
+            raise ConfigError("version", None, "a champion is replaced by another version and never taken away")
+        if change.version is not None:
+            self._demand(connection, change.version)
+        moved = connection.execute(self._say.moves).scalar() or 0
+        made = Alias(
+            alias=change.alias,
+            version=change.version,
+            generation=change.generation + 1,
+            reason=rows.prose(change.reason),
+            actor=rows.prose(change.actor),
+            at=int(change.at),
+        )
+        values = {name: getattr(made, name) for name in ("alias", "version", "generation", "reason", "actor", "at")}
+        connection.execute(self._say.add_alias, values | {"turn": turn, "moved": moved + 1})
+        return made
+
+    def alias(self, name: AliasName) -> Alias:
+        """Where a pointer points; generation 0 if it was never set."""
+        with self._database.reading() as connection:
+            return self._alias(connection, name)
+
+    def _alias(self, connection: sa.Connection, name: AliasName) -> Alias:
+        if name not in ALIASES:
+            raise ConfigError("alias", name, nearest(str(name), get_args(AliasName)))
+        row = connection.execute(self._say.alias, {"alias": name}).one_or_none()
+        return Alias(alias=name, version=None, generation=0) if row is None else rows.alias(row)
+
+    def alias_history(self, name: AliasName | None = None) -> list[Alias]:
+        """Every move of one pointer, or of all, in the order they were made."""
+        query = sa.select(aliases).where(aliases.c.deployment_id == self.deployment).order_by(aliases.c.moved)
+        if name is not None:
+            query = query.where(aliases.c.alias == name)
+        with self._database.reading() as connection:
+            return [rows.alias(row) for row in connection.execute(query)]
+
+    def served_at(self, at: int) -> Alias | None:
+        """The champion at an instant; None before the first."""
+        with self._database.reading() as connection:
+            row = connection.execute(self._say.champion_at, {"instant": at}).one_or_none()
+        return None if row is None else rows.alias(row)
+
+    # -- reading
+
+    def versions(self) -> list[Saved]:
+        """Every version, in order of creation."""
+        with self._database.reading() as connection:
+            return [rows.saved(row) for row in connection.execute(self._say.versions)]
+
+    def version(self, number: str) -> Saved:
+        """One version, ``"MAJOR.MINOR"``; raises ``UnknownVersion``, which suggests the nearest."""
+        with self._database.reading() as connection:
+            row = connection.execute(self._say.version, {"number": number}).one_or_none()
+            if row is None:
+                raise self._unknown(connection, number)
+        return rows.saved(row)
+
+    def _demand(self, connection: sa.Connection, number: str) -> None:
+        if connection.execute(self._say.has_version, {"number": number}).scalar() is None:
+            raise self._unknown(connection, number)
+
+    def _unknown(self, connection: sa.Connection, number: str) -> UnknownVersion:
+        known = list(connection.execute(self._say.numbers).scalars())
+        hint = nearest(number, known[-1000:]) if known else "none was made yet"
+        return UnknownVersion(f"{self.deployment!r} has no version {number!r}: {hint}")
+
+    def entries(self, since: int = 0, until: int | None = None) -> Iterator[Entry]:
+        """Turns ``[since, until)`` in order, each equal to what was committed. Tuples in plain data are lists."""
+        while True:
+            stop = since + _PAGE if until is None else min(since + _PAGE, until)
+            page = self._page(since, stop) if stop > since else []
+            yield from page
+            if not page:
+                return
+            since = page[-1].turn + 1
+
+    def _page(self, first: int, stop: int) -> list[Entry]:
+        """Turns ``[first, stop)``. Nothing of a turn ever changes, so pages need not be of one instant."""
+        with self._database.reading() as connection:
+
+            def part(statement: Any) -> dict[int, list[Any]]:
+                grouped: dict[int, list[Any]] = {}
+                for row in connection.execute(statement, {"from_turn": first, "to_turn": stop}):
+                    grouped.setdefault(row.of_turn, []).append(row)
+                return grouped
+
+            parts = {name: part(statement) for name, statement in self._say.parts.items()}
+            found = connection.execute(self._say.turns, {"from_turn": first, "to_turn": stop}).all()
+        return [rows.entry(row, {name: of.get(row.turn, []) for name, of in parts.items()}) for row in found]
+
+    def verdicts(self, version: str | None = None) -> list[Verdict]:
+        """What the gate said, of one version or of all, in order."""
+        query = (
+            sa.select(verdicts)
+            .where(verdicts.c.deployment_id == self.deployment)
+            .order_by(verdicts.c.turn, verdicts.c.seq)
+        )
+        if version is not None:
+            query = query.where(verdicts.c.version == version)
+        with self._database.reading() as connection:
+            return [rows.verdict(row) for row in connection.execute(query)]
+
+    def segments(self, alive: bool = True) -> list[Segment]:
+        """The labelled examples that are kept, or all that ever were, in order of their turns."""
+        query = sa.select(segments).where(segments.c.deployment_id == self.deployment).order_by(segments.c.born)
+        if alive:
+            query = query.where(segments.c.dead.is_(None))
+        with self._database.reading() as connection:
+            return [rows.segment(row) for row in connection.execute(query)]
+
+    def statuses(self) -> dict[str, str]:
+        """What became of each version, in order of creation.
+
+        ``champion``, ``challenger`` or ``previous`` where an alias says so; else ``rejected`` if that is the gate's
+        last word on it, and otherwise ``retired``.
+        """
+        with self._database.reading() as connection:
+            found = dict.fromkeys(connection.execute(self._say.numbers).scalars(), "retired")
+            for number, outcome in connection.execute(self._say.outcomes):
+                if number in found:
+                    found[number] = "rejected" if outcome == "reject" else "retired"
+            for name in ("previous", "challenger", "champion"):
+                pointed = self._alias(connection, name).version
+                if pointed is not None:
+                    found[pointed] = name
+        return found
+
+    # -- what nothing names, and what is not whole
+
+    def collect(self, lease: Lease) -> list[str]:
+        """Remove the bytes that nothing names any more, and what interrupted puts left; their digests and names.
+
+        Kept are models, golden sets, predictions, labels, segments that are alive, the last checkpoints, and what was
+        put since the last commit. Call it before the first turn, and between turns as often as you like.
+
+        Raises
+        ------
+        LeaseLost
+            If the lease ran out or was taken over. What was removed by then stays removed.
+        """
+        with self._database.writing() as connection:
+            self._hold(connection, lease)
+            named = self._named(connection)
+            erased = set(connection.execute(self._say.erased).scalars())
+            known = set(connection.execute(self._say.digests).scalars())
+            inline = sorted(known - named.keys() - erased)
+            for digest in inline:
+                connection.execute(self._say.drop_payload, {"gone": digest})
+        spared = (named.keys() | self._loose.keys()) - erased
+        still = self._watch(lease)
+        removed = []
+        for digest in sorted(set(self.blobs.digests()) - spared):
+            still()
+            self.blobs.delete(digest)
+            failpoints.reach("orphan.removed")
+            removed.append(digest)
+        for part in sorted(self.blobs.parts()):
+            still()
+            self.blobs.discard(part)
+            failpoints.reach("orphan.removed")
+            removed.append(part)
+        return removed + [digest for digest in inline if digest not in removed]
+
+    def _watch(self, lease: Lease) -> Callable[[], None]:
+        """A check that the lease is still ours, which asks the database before half of what was left is over."""
+        asked = 0.0
+
+        def still() -> None:
+            nonlocal asked
+            if time.monotonic() >= asked:
+                with self._database.writing() as connection:
+                    asked = time.monotonic() + self._hold(connection, lease) / 2
+
+        return still
+
+    def check(self) -> list[Finding]:
+        """What is wrong: bytes that are missing or changed, gaps, pointers to nothing, leftovers. Reads every blob.
+
+        Released segments that wait to be collected are no finding. While a run is going on, bytes that it is about to
+        name look like leftovers.
+        """
+        files = set(self.blobs.digests())  # before what names them: a turn may be committed meanwhile
+        parts = sorted(self.blobs.parts())
+        with self._database.reading() as connection:
+            found = [*self._broken_turns(connection), *self._broken_aliases(connection)]
+            named = self._named(connection)
+            erased = set(connection.execute(self._say.erased).scalars())
+            inline = set(connection.execute(self._say.inline).scalars())
+            known = set(connection.execute(self._say.digests).scalars())
+            released = set(connection.execute(self._say.released).scalars())
+        wrong = {digest: told for digest in sorted(named.keys() - erased) if (told := self._wrong(digest))}
+        if wrong:  # a run may have dropped an old checkpoint meanwhile
+            with self._database.reading() as connection:
+                named = self._named(connection)
+        found += [_broken(f"{named[digest]}: {told}") for digest, told in wrong.items() if digest in named]
+        orphans = ((files | inline | known - erased) - named.keys() - released) | (files & erased)
+        found += [_leftover(f"{digest} is kept, and no turn names it") for digest in sorted(orphans)]
+        return found + [_leftover(f"{part} was left by a write that was interrupted") for part in parts]
+
+    def mend(self, lease: Lease) -> list[Finding]:
+        """Repair what is safe to repair, the leftovers; what was mended, then what is still wrong."""
+        done = [
+            Finding(what=f"{name} was kept, and no turn names it", safe=True, mended=True)
+            for name in self.collect(lease)
+        ]
+        return done + self.check()
+
+    def _wrong(self, digest: str) -> str:
+        try:
+            self.get(digest)
+        except (MissingBlob, CorruptBlob) as error:
+            return str(error)
+        return ""
+
+    def _named(self, connection: sa.Connection) -> dict[str, str]:
+        """Every digest whose bytes must be there, and what names it."""
+        checkpoints = connection.execute(self._say.checkpoints, {"count": self._keep_checkpoints}).all()
+        oldest = checkpoints[-1].turn if checkpoints else 0
+        found = connection.execute(self._say.named, {"from_turn": oldest})
+        return {row.digest: f"{row.what} {row.of}" for row in found if row.digest}
+
+    def _broken_turns(self, connection: sa.Connection) -> Iterable[Finding]:
+        head = self._head(connection)
+        row = connection.execute(self._say.turn_range).one()
+        if row.n != head.turn + 1 or (row.n and (row.low, row.high) != (0, head.turn)):
+            yield _broken(f"{row.n} turns from {row.low} to {row.high} are kept, and the head says {head.turn}")
+        last = connection.execute(self._say.last_turn, {"turn": head.turn}).one_or_none()
+        if last is not None and (last.position, last.checkpoint) != (head.position, head.checkpoint):
+            yield _broken(f"the head does not stand where turn {head.turn} ended")
+
+    def _broken_aliases(self, connection: sa.Connection) -> Iterable[Finding]:
+        for row in connection.execute(self._say.alias_range):
+            if (row.low, row.high) != (1, row.n):
+                yield _broken(f"{row.alias} was moved {row.n} times, from generation {row.low} to {row.high}")
+        for row in connection.execute(self._say.lost_aliases):
+            yield _broken(f"{row.alias}, generation {row.generation}, points to {row.version}, which is not there")
+
+    # -- erasing
+
+    def forget(self, digest: str) -> None:
+        """Remove bytes for good, whatever names them; :meth:`get` then says that they were erased.
+
+        Call :meth:`scrub` after the last one, so that no copy stays in the database's own files.
+        """
+        self._pending.pop(digest, None)
+        self._loose.pop(digest, None)
+        with self._database.writing() as connection:
+            if not connection.execute(self._say.erase, {"gone": digest}).rowcount and self.blobs.size(digest):
+                connection.execute(self._say.add_erased, {"digest": digest})
+        self.blobs.delete(digest)
+
+    def scrub(self) -> None:
+        """Rid the database's files of what was deleted: SQLite's log is emptied, PostgreSQL's table rewritten.
+
+        Raises
+        ------
+        StorageError
+            If somebody reads just now: try again.
+        """
+        if self._database.dialect == "postgresql":
+            self._database.outside("VACUUM (FULL) payloads")
+        elif self._database.outside("PRAGMA wal_checkpoint(TRUNCATE)"):
+            raise StorageError(f"{self._database.where} is being read: the log cannot be emptied", retryable=True)
+
+
+def _span(ttl: timedelta) -> int:
+    if ttl <= timedelta(0):
+        raise ConfigError("ttl", ttl, "give a positive duration, e.g. timedelta(seconds=30)")
+    return micros(ttl)
+
+
+def _broken(what: str) -> Finding:
+    return Finding(what=what, safe=False)
+
+
+def _leftover(what: str) -> Finding:
+    return Finding(what=what, safe=True)
+
+
+def _upgrade(database: Database, *, create: bool) -> None:
+    """Bring the tables to this release; who finds them so need not wait for a writer."""
+    with database.reading() as connection:
+        ready = revision(connection) == REVISION
+    if not ready:
+        with database.writing() as connection:
+            prepare(connection, database.where, create=create)
+
+
+def _deployments(connection: sa.Connection) -> list[str]:
+    return list(connection.execute(sa.select(deployments.c.deployment_id).order_by("deployment_id")).scalars())
+
+
+def _place(database: Database, deployment: str, create: bool) -> str:
+    """The folder of a deployment's blobs, made with the deployment if it is new.
+
+    It ends in random digits: what one ledger collects can never be another's, also where two share a folder or a
+    bucket, and where a name was given up and taken again.
+    """
+    _upgrade(database, create=create)
+    query = sa.select(deployments.c.place).where(deployments.c.deployment_id == deployment)
+    with database.reading() as connection:
+        place: str | None = connection.execute(query).scalar()
+        names = [] if place is not None or create else _deployments(connection)
+    if place is not None:
+        return place
+    if not create:
+        hint = nearest(deployment, names) if names else "there are none yet"
+        raise LedgerError(f"{database.where} has no deployment {deployment!r}: {hint}")
+    with database.writing() as connection:
+        if database.dialect == "postgresql":
+            connection.execute(sa.text("LOCK TABLE deployments IN SHARE ROW EXCLUSIVE MODE"))
+        place = connection.execute(query).scalar()
+        if place is None:  # nobody made it since
+            place = f"{deployment.lower()}-{secrets.token_hex(4)}"
+            mine = {"deployment_id": deployment}
+            connection.execute(sa.insert(deployments).values(place=place, created_at=database_now()), mine)
+            connection.execute(sa.insert(leases), mine | {"holder": "", "token": 0, "expires_at": 0})
+            connection.execute(sa.insert(heads), mine | {"turn": -1, "position": "", "checkpoint": "", "intent": ""})
+    return place

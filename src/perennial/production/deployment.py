@@ -1,0 +1,123 @@
+"""What a deployment is: everything that decides what its run does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from perennial.core.errors import ConfigError
+from perennial.core.identity import Unhashable, canonical, digest
+from perennial.core.protocols import Gate, Learner, Pickled, Trainer, Trust
+from perennial.core.records import Label
+from perennial.engine import Engine, check_can_update
+from perennial.gate import Gate as PairedGate
+from perennial.learners import as_learner
+from perennial.learners.saved import sha256
+from perennial.strategies import Strategy
+from perennial.stream import Stream
+from perennial.stream.canonical import least_delay
+from perennial.stream.quality import Quality
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """One model that is kept current.
+
+    Parameters
+    ----------
+    name : str
+        Its name in the ledger.
+    stream : Stream
+        Where rows come from; files that grow or become more.
+    strategy : Strategy
+        When to do which training.
+    ledger : str
+        ``sqlite:///folder/ledger.db``, or a PostgreSQL URL.
+    blobs : str or Path, optional
+        Where models are kept; beside an SQLite file unless given.
+    gate : Gate, optional
+        Champion against challenger; every version is promoted unless given.
+    quality : Quality, optional
+        What a batch must hold to be learned from.
+    train_latency, label_wait : timedelta
+        As for :class:`~perennial.engine.Engine`.
+    retention : timedelta, optional
+        How long rows are kept beyond what the strategy needs, for ``reproduce``; for ever unless given.
+    seed : int
+        Base of every seed.
+    trust : Trust
+        In which forms models may be saved, and which types besides ours may be in them.
+
+    Raises
+    ------
+    ConfigError, LearnerError
+        If the strategy updates a learner that cannot be updated or can be saved only in a form that is not trusted, the
+        stream has no label column, or the gate lacks a margin.
+    """
+
+    name: str
+    stream: Stream
+    strategy: Strategy
+    ledger: str
+    blobs: str | Path | None = None
+    gate: Gate | None = None
+    quality: Quality = field(default_factory=Quality)
+    train_latency: timedelta = timedelta(0)
+    label_wait: timedelta = timedelta(0)
+    retention: timedelta | None = None
+    seed: int = 0
+    trust: Trust = field(default_factory=Trust)
+
+    def __post_init__(self) -> None:
+        check_can_update(self.strategy, self.learner)
+        if self.stream.labels is not None:
+            raise ConfigError(
+                "labels", str(self.stream.labels), "a run takes labels from the rows: join the log to them"
+            )
+        learner = self.learner
+        if isinstance(learner, Pickled) and learner.needs_pickle and not self.trust.pickle:
+            raise ConfigError(
+                "serialisation.pickle", False, f"{learner.name} can be saved only as a pickle: allow it, pickle: true"
+            )
+        if isinstance(self.gate, PairedGate):
+            self.gate.check(learner.task)
+        if self.stream.target is None:
+            raise ConfigError("target", None, "name the label column: without labels nothing can be learned")
+
+    @property
+    def learner(self) -> Learner:
+        """The strategy's model as a learner."""
+        return as_learner(self.strategy.model)
+
+    def load(self, blob: bytes) -> Learner:
+        """A learner of this deployment from what the ledger kept; raises ``FormatError`` if it cannot be trusted."""
+        return self.learner.load(blob, self.trust.recorded(sha256(blob)))
+
+    def engine(self, schema: Any, trainer: Trainer, label_type: str) -> Engine:
+        """A fresh engine."""
+        learner = self.learner
+        known: tuple[Label, ...] = (False, True) if learner.task == "classification" and label_type == "bool" else ()
+        return Engine(
+            self.strategy,
+            learner,
+            schema=schema,
+            trainer=trainer,
+            label_delay=least_delay(self.stream),
+            train_latency=self.train_latency,
+            label_wait=self.label_wait,
+            seed=self.seed,
+            gate=self.gate,
+            quality=self.quality,
+            classes=known,
+        )
+
+    def identity(self) -> str | None:
+        """Digest of what a running deployment may not change; None if a setting cannot be hashed."""
+        about = self.stream.describe()
+        del about["source"], about["name"]
+        try:
+            return digest(self.learner.identity(), str(self.strategy), canonical(about), canonical([self.seed]))
+        except Unhashable:
+            return None

@@ -1,0 +1,420 @@
+"""The production loop: one turn of the engine after the other, each durable before the next begins.
+
+The order of a turn: rows are read and its bounds fixed in the ledger; the engine takes it in memory; models, rows and
+the state after it go to the ledger's blobs; one transaction records it all. Whoever is killed between any two of these
+finds the last turn whole, does the next one again from the same rows, and gets the same turn.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from datetime import datetime
+from typing import Any, Literal, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perennial.core.errors import LedgerError
+from perennial.core.failpoints import reach
+from perennial.core.protocols import Learner
+from perennial.core.records import Appoint, Batch, Close, Lesson, Tick, Turn, Version
+from perennial.core.state import State, Stored
+from perennial.core.times import EPOCH, micros, moment
+from perennial.engine import Engine, Event
+from perennial.learners.golden import golden_set
+from perennial.ledger.errors import AliasMoved
+from perennial.ledger.records import Alias, AliasChange, AliasName, Entry, Lease, Saved, Segment
+from perennial.ledger.sql import SqlLedger
+from perennial.production import tables
+from perennial.production.deployment import Deployment
+from perennial.production.trainer import SavingTrainer
+from perennial.stream.calendar import Calendar
+from perennial.stream.intake import Arrived, Bounds, Intake
+
+Kind = Literal["batch", "tick", "close", "operator"]
+Tell = Callable[[str, dict[str, Any]], None]  #: takes an event's name and its facts
+
+
+def _silent(event: str, facts: dict[str, Any]) -> None:
+    """Tell nobody."""
+
+
+@final
+class Run:
+    """Takes the turns of one deployment, under a lease of its ledger.
+
+    Parameters
+    ----------
+    deployment : Deployment
+        What to run.
+    ledger : SqlLedger
+        Where turns become durable.
+    lease : Lease
+        The right to take them.
+    tell : callable, optional
+        Hears of everything that happened, once it is durable.
+
+    Raises
+    ------
+    LedgerError
+        If the ledger holds a deployment of this name with other settings, or its last state cannot be read.
+    """
+
+    def __init__(self, deployment: Deployment, ledger: SqlLedger, lease: Lease, tell: Tell = _silent) -> None:
+        self._deployment = deployment
+        self._ledger, self._lease, self._tell = ledger, lease, tell
+        self._learner = deployment.learner
+        self._trainer = SavingTrainer(deployment.trust)
+        self._recover()
+
+    @property
+    def turn(self) -> int:
+        """Index of the next turn."""
+        return self._turn
+
+    # ------------------------------------------------------------------ going on
+
+    def _recover(self) -> None:
+        """Go on from the last turn that is durable."""
+        reach("recover.before")
+        head = self._ledger.head()
+        self._turn = head.turn + 1
+        self._intent: dict[str, Any] | None = json.loads(head.intent) if head.intent else None
+        self._intake = Intake(self._deployment.stream, self._learner.task)
+        self._engine: Engine | None = None
+        self._alive = {segment.digest: segment for segment in self._ledger.segments()}
+        self._fresh: dict[str, bytes] = {}
+        self._now: int | None = None
+        self._closed = False
+        self._identity = self._deployment.identity()
+        if head.turn >= 0:
+            self._restore(State.from_bytes(self._ledger.get(head.checkpoint), {}))
+        self._intake.refresh()
+        reach("recover.after")
+
+    def _restore(self, state: State) -> None:
+        about = state.plain["run"]
+        if about["identity"] != self._identity:
+            raise LedgerError(
+                f"deployment {self._deployment.name!r} was begun with other settings of its stream, model or strategy: "
+                "go back to them, or give the new ones a name of their own"
+            )
+        self._now, self._closed = about["now"], about["closed"]
+        self._intake.restore(state.part("intake"))
+        kept = state.part("engine")
+        models = {number: self.model(number) for number in kept.plain["versions"]}
+        engine = self._deployment.engine(self._intake.schema, self._trainer, self._intake.label_type)
+        engine.restore(replace(kept, models=models), self._intake.labels, self._stored)
+        self._engine = engine
+
+    def model(self, number: str) -> Learner:
+        """The learner of a version, loaded from the ledger."""
+        return self._deployment.load(self._ledger.get(self._ledger.version(number).blob))
+
+    def _stored(self, name: str) -> Stored:
+        return self._intake.stored(self._ledger.get(name), name)
+
+    # ------------------------------------------------------------------ turns
+
+    def step(self, *, to_the_end: bool = False) -> bool:
+        """Take the next turn, if there is a whole batch or an operator's word; say whether there was.
+
+        Raises
+        ------
+        OffsetGone, DataError
+            If the source breaks a rule: nothing of the turn is durable but its bounds.
+        LeaseLost
+            If somebody else took over.
+        LedgerError
+            If the ledger cannot be used; what is durable is whole.
+        """
+        if self._heed_operator():
+            return True
+        if self._intent is not None:
+            return self._again(self._intent)
+        bounds = self._intake.look(to_the_end=to_the_end)
+        if bounds is None:
+            return False
+        if self._closed:
+            raise LedgerError(
+                f"deployment {self._deployment.name!r} was run to the end of its recording and closed, and now there "
+                "are more rows: begin a deployment of another name, without --until-end"
+            )
+        reach("intent.before")
+        self._intend({"batch": [bounds.start, bounds.rows, bounds.ahead]})
+        self._batch(bounds)
+        return True
+
+    def idle(self, now: datetime) -> bool:
+        """What the clock alone brings where no batch is whole: say whether there was a turn.
+
+        On a calendar, a batch whose time is over is taken with the rows it has, and a time without rows is a tick:
+        labels that became known by its beginning are joined, and schedules fire. Both are fixed in the ledger before
+        they happen, so the clock decides each once. Only a stream that is alive is treated so, one whose newest row is
+        no older than the two batches before: a recording that is played back has its own pace.
+        """
+        calendar = self._deployment.stream.calendar
+        newest = self._intake.newest_seen
+        if not isinstance(calendar, Calendar) or newest is None or self._closed:
+            return False
+        start, _, oldest = _starts(calendar, micros(now - EPOCH), self._intake.zone)
+        if newest < oldest:
+            return False
+        pending = self._intake.pending_start
+        if pending is not None:
+            return pending < start and self.step(to_the_end=True)
+        if self._engine is None or self._now is None or self._now >= start:
+            return False
+        self._intend({"tick": start})
+        self._event("tick", Tick(now=start))
+        return True
+
+    def close(self) -> None:
+        """The recording ends here: every label that its rows brought is joined, and nothing more is trained."""
+        if self._engine is None or self._closed:
+            return
+        last = self._intake.newest
+        if self._deployment.stream.within is None:  # silence cannot be told from a late label beyond the last row
+            last = max(last, self._engine.last_label())
+        self._intend({"close": last})
+        self._event("close", Close(now=last))
+
+    def refresh(self) -> bool:
+        """Look at the source anew; whether it may hold more than before."""
+        changed = self._intake.changed()
+        if changed:
+            self._intake.refresh()
+        return changed
+
+    def _intend(self, intent: dict[str, Any]) -> None:
+        self._ledger.intend(self._lease, self._turn, json.dumps(intent))
+        reach("intent.after")
+
+    def _again(self, intent: dict[str, Any]) -> bool:
+        """The turn whose bounds an earlier process had fixed."""
+        self._intent = None
+        if "tick" in intent:
+            self._event("tick", Tick(now=intent["tick"]))
+        elif "close" in intent:
+            self._event("close", Close(now=intent["close"]))
+        else:
+            start, rows, ahead = intent["batch"]
+            bounds = Bounds(start=start, rows=rows, ahead=ahead)
+            self._intake.fetch(bounds)
+            self._batch(bounds)
+        return True
+
+    def _batch(self, bounds: Bounds) -> None:
+        arrived = self._intake.take(bounds)
+        if self._engine is None:
+            self._engine = self._deployment.engine(self._intake.schema, self._trainer, self._intake.label_type)
+        self._fresh = {arrived.name: arrived.segment}
+        self._event("batch", arrived.batch, arrived)
+
+    def _event(self, kind: Kind, event: Event, arrived: Arrived | None = None) -> None:
+        assert self._engine is not None
+        batch = event if isinstance(event, Batch) else None
+        self._trainer.made.clear()
+        self._trainer.probe = None if batch is None else batch.features.slice(0, 32)
+        turn = self._engine.advance(event)
+        reach("turn.after")
+        self._commit(kind, turn, batch, arrived)
+
+    def _heed_operator(self) -> bool:
+        """A champion that an operator appointed since the last turn is an input of this one."""
+        if self._engine is None:
+            return False
+        alias = self._ledger.alias("champion")
+        serving = self._engine.serving
+        if alias.version is None or alias.version == serving or alias.actor == "run":
+            return False
+        saved = self._ledger.version(alias.version)
+        now = self._now if self._now is not None else saved.version.at
+        word = f"{alias.actor}: {alias.reason}" if alias.reason else alias.actor
+        self._intent = None
+        self._event("operator", Appoint(now=now, version=saved.version, model=self.model(alias.version), reason=word))
+        return True
+
+    # ------------------------------------------------------------------ the commit
+
+    def _commit(self, kind: Kind, turn: Turn, batch: Batch | None, arrived: Arrived | None) -> None:
+        assert self._engine is not None
+        ledger = self._ledger
+        segment = None
+        if arrived is not None:
+            segment = self._segment(arrived)
+            self._alive[segment.digest] = segment
+        versions = self._versions(turn)
+        released = self._released(turn.now)
+        state = self._engine.state()
+        now = turn.now if self._now is None else max(self._now, turn.now)
+        closed = self._closed or kind == "close"
+        about = State(plain={"run": {"identity": self._identity, "now": now, "closed": closed}})
+        whole = State.join(about, replace(state, models={}).under("engine"), self._intake.state().under("intake"))
+        entry = Entry(
+            turn=self._turn,
+            kind=kind,
+            now=turn.now,
+            first=batch.first if batch is not None else -1,
+            rows=turn.rows,
+            position=json.dumps(self._intake.position.to_plain()),
+            checkpoint=ledger.put(whole.to_bytes()),
+            serving=turn.serving,
+            loss=turn.loss,
+            decisions=turn.decisions,
+            verdicts=turn.verdicts,
+            versions=versions,
+            scores={turn.loss.name: (turn.loss.n, turn.loss.total)} if turn.loss.n else {},
+            segment=segment,
+            released=released,
+            predictions=ledger.put(tables.predictions(turn.predicted, batch)) if turn.predicted and batch else "",
+            labels=ledger.put(tables.labels(turn.joined, turn.classes)) if len(turn.joined.position) else "",
+            aliases=self._moved(turn),
+            quarantined=turn.quarantined,
+            late=turn.late,
+            staleness=turn.staleness,
+            notes=turn.notes,
+            cpu_seconds=turn.train_cpu_seconds + turn.predict_cpu_seconds,
+        )
+        try:
+            ledger.commit(self._lease, entry)
+        except AliasMoved:  # an operator was quicker: the turn is taken again, behind their word
+            self._recover()
+            return
+        self._turn, self._now, self._closed = self._turn + 1, now, closed
+        for gone in released:
+            self._alive.pop(gone, None)
+        self._fresh.clear()
+        self._say(entry, turn)
+
+    def _segment(self, arrived: Arrived) -> Segment:
+        digest = self._ledger.put(arrived.segment)
+        time = arrived.batch.time
+        return Segment(
+            digest=digest, first=arrived.batch.first, rows=len(time), oldest=int(time.min()), newest=int(time.max())
+        )
+
+    def _versions(self, turn: Turn) -> tuple[Saved, ...]:
+        """Each version of the turn, with its model in the ledger."""
+        lessons = {lesson.version: lesson for lesson in turn.lessons}
+        made = iter(self._trainer.made)
+        out = []
+        for version in turn.trained:
+            if version.kind == "start":
+                out.append(self._started(version))
+                continue
+            kept = next(made)
+            out.append(self._saved(version, kept.blob, kept.state, kept.cpu_seconds, lessons[version.number]))
+        return tuple(out)
+
+    def _started(self, version: Version) -> Saved:
+        assert self._engine is not None
+        model = self._engine.state().models[version.number]
+        return self._saved(version, model.save(self._deployment.trust), model.digest(), 0.0, None)
+
+    def _saved(self, version: Version, blob: bytes, state: str, seconds: float, lesson: Lesson | None) -> Saved:
+        facts: dict[str, Any] = {
+            "learner": self._learner.name,
+            "strategy": str(self._deployment.strategy),
+            "window": str(self._deployment.strategy.window) if version.kind == "fit" else None,
+        }
+        if lesson is not None:
+            facts["lesson"] = {
+                "rows": _ranges(lesson.position),
+                "weights": "" if lesson.weights is None else self._ledger.put(lesson.weights.tobytes()),
+                "classes": lesson.classes,
+                "seed": lesson.seed,
+            }
+        golden = ""
+        if self._trainer.probe is not None and len(self._trainer.probe):
+            golden = self._ledger.put(golden_set(self._deployment.load(blob), self._trainer.probe))
+        return Saved(
+            version=version,
+            blob=self._ledger.put(blob),
+            state=state,
+            size=len(blob),
+            golden=golden,
+            cpu_seconds=seconds,
+            facts=facts,
+        )
+
+    def _released(self, now: int) -> tuple[str, ...]:
+        """Rows that neither the engine nor the retention wants any more."""
+        assert self._engine is not None
+        retention = self._deployment.retention
+        if retention is None:
+            return ()
+        needed, until = self._engine.chunks, now - micros(retention)
+        return tuple(s.digest for s in self._alive.values() if s.newest < until and s.digest not in needed)
+
+    def _moved(self, turn: Turn) -> tuple[AliasChange, ...]:
+        """The pointers that this turn moves."""
+        out = []
+        champion = self._ledger.alias("champion")
+        wanted: dict[AliasName, str | None] = {"challenger": turn.challenger}
+        if turn.serving is not None and turn.serving != champion.version:
+            wanted["champion"] = turn.serving
+            wanted["previous"] = champion.version
+        for name, version in wanted.items():
+            before: Alias = champion if name == "champion" else self._ledger.alias(name)
+            if before.version != version:
+                reason = next((v.reason for v in reversed(turn.verdicts) if v.version == version), "")
+                out.append(
+                    AliasChange(alias=name, version=version, generation=before.generation, reason=reason, at=turn.now)
+                )
+        return tuple(out)
+
+    # ------------------------------------------------------------------ what is told
+
+    def _say(self, entry: Entry, turn: Turn) -> None:
+        at = f"{moment(entry.now):%Y-%m-%dT%H:%M:%SZ}"
+        common = {"deployment": self._deployment.name, "turn": entry.turn, "at": at}
+        facts: dict[str, Any] = {
+            "kind": entry.kind,
+            "rows": entry.rows,
+            "serving": entry.serving,
+            "loss": _mean(turn),
+            "joined": len(turn.joined.position),
+            "late": entry.late,
+            "instant": entry.now,
+            "cpu_seconds": round(entry.cpu_seconds, 6),
+        }
+        self._tell("turn", {**common, **facts})
+        for decision in entry.decisions:
+            self._tell("decision", {**common, "fire": decision.fire, "reason": decision.reason})
+        for saved in entry.versions:
+            version = saved.version
+            what = {"version": version.number, "parent": version.parent, "rows": version.trained_rows}
+            self._tell("trained", {**common, **what, "reason": version.reason, "digest": saved.state})
+        for verdict in entry.verdicts:
+            self._tell("verdict", {**common, **{k: v for k, v in asdict(verdict).items() if v not in (None, {})}})
+        for change in entry.aliases:
+            if change.alias == "champion":
+                self._tell("promoted", {**common, "version": change.version, "reason": change.reason})
+        if entry.quarantined:
+            self._tell("quarantined", {**common, "reason": entry.quarantined})
+        for note in entry.notes:
+            self._tell("note", {**common, "note": note})
+
+
+def _starts(calendar: Calendar, now: int, zone: str) -> tuple[int, int, int]:
+    """When the calendar batch of an instant began, and the two before it."""
+    out = [now + 1]
+    for _ in range(3):
+        out.append(int(calendar.floor(np.array([out[-1] - 1]), zone)[0]))
+    return out[1], out[2], out[3]
+
+
+def _mean(turn: Turn) -> float | None:
+    return turn.loss.mean if turn.loss.n else None
+
+
+def _ranges(position: NDArray[np.int64]) -> list[list[int]]:
+    """Positions in order as runs ``[first, last + 1)``."""
+    if not len(position):
+        return []
+    cuts = np.flatnonzero(np.diff(position) != 1) + 1
+    starts, ends = position[[0, *cuts]], position[[*(cuts - 1), len(position) - 1]] + 1
+    return [[low, high] for low, high in zip(starts.tolist(), ends.tolist(), strict=True)]

@@ -1,0 +1,111 @@
+"""A run as a process has it: its lease kept, its mode, its end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
+from typing import Literal, final
+
+from perennial.core.errors import LedgerError
+from perennial.core.failpoints import reach
+from perennial.ledger.errors import LeaseLost
+from perennial.ledger.records import Lease
+from perennial.ledger.sql import SqlLedger
+from perennial.production.deployment import Deployment
+from perennial.production.run import Run, Tell
+
+Mode = Literal["once", "until-end", "follow"]
+
+
+@final
+class _Keeper:
+    """Renews a lease in the background while turns are taken: a training may be longer than the lease."""
+
+    def __init__(self, ledger: SqlLedger, lease: Lease, ttl: timedelta) -> None:
+        self._ledger, self._lease, self._ttl = ledger, lease, ttl
+        self._stop = threading.Event()
+        self.lost: LedgerError | None = None
+        self._thread = threading.Thread(target=self._keep, name="perennial-lease", daemon=True)
+        self._thread.start()
+
+    def _keep(self) -> None:
+        while not self._stop.wait(self._ttl.total_seconds() / 3):
+            try:
+                self._ledger.renew(self._lease, self._ttl)
+            except LeaseLost as error:
+                self.lost = error
+                return
+            except LedgerError:  # the database may be back before the lease runs out; a commit will say if not
+                continue
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+@contextmanager
+def leased(ledger: SqlLedger, holder: str, ttl: timedelta, tell: Tell) -> Iterator[Lease]:
+    """The right to take turns, renewed until the block ends; leftovers of an earlier holder are removed first.
+
+    Raises
+    ------
+    LeaseHeld
+        If somebody else has it.
+    """
+    lease = ledger.acquire(holder, ttl)
+    reach("lease.acquired")
+    keeper = _Keeper(ledger, lease, ttl)
+    try:
+        for gone in ledger.collect(lease):
+            tell("collected", {"deployment": ledger.deployment, "blob": gone})
+        yield lease
+    finally:
+        keeper.close()
+        if keeper.lost is None:
+            with suppress(LedgerError):  # it runs out by itself
+                ledger.release(lease)
+
+
+def keep_current(
+    deployment: Deployment,
+    ledger: SqlLedger,
+    lease: Lease,
+    *,
+    mode: Mode,
+    stopped: Callable[[], bool],
+    wait: Callable[[float], None],
+    clock: Callable[[], datetime],
+    poll: float = 5.0,
+    tell: Tell,
+) -> int:
+    """Take turns until the mode's end, or until ``stopped`` says so; gives how many were taken.
+
+    Parameters
+    ----------
+    deployment, ledger, lease, tell
+        As for :class:`~perennial.production.run.Run`.
+    mode : {"once", "until-end", "follow"}
+        Take what is whole and end; take all there is, the last batch too, and close; or go on for ever.
+    stopped : callable
+        Asked between turns.
+    wait : callable
+        Waits so many seconds, or until stopped.
+    clock : callable
+        The time now, for labels and schedules on an idle stream.
+    poll : float
+        Seconds between looks at the source.
+    """
+    run = Run(deployment, ledger, lease, tell)
+    before = run.turn
+    while not stopped():
+        if run.step(to_the_end=mode == "until-end"):
+            continue
+        if mode != "follow":
+            if mode == "until-end":
+                run.close()
+            break
+        if not run.refresh() and not run.idle(clock()):
+            wait(poll)
+    return run.turn - before

@@ -1,0 +1,58 @@
+"""What a turn said and learned of labels, as Arrow tables in bytes: what the ledger keeps of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+
+from perennial.core.records import Batch, Joined, Label, Predicted
+
+
+def predictions(predicted: Predicted, batch: Batch) -> bytes:
+    """Row, id, event time, prediction, probabilities and version of each row that was predicted."""
+    told = predicted.prediction
+    n = len(told)
+    columns: dict[str, Any] = {"row": np.arange(predicted.first, predicted.first + n), "time": predicted.time}
+    if batch.ids is not None:
+        columns["id"] = pa.array(batch.ids)
+    if told.values is not None:
+        columns["prediction"] = told.values
+    else:
+        assert told.codes is not None
+        columns["prediction"] = _words(told.codes, told.classes)
+        for j, label in enumerate(told.classes if told.proba is not None else ()):
+            assert told.proba is not None
+            columns[f"proba_{label}"] = np.ascontiguousarray(told.proba[:, j])
+    columns["version"] = pa.array([f"{predicted.major}.{minor}" for minor in predicted.minor.tolist()])
+    return to_bytes(pa.table(columns))
+
+
+def labels(joined: Joined, classes: tuple[Label, ...]) -> bytes:
+    """Row, label, when it became known and whether it is a revision, of each label that was joined."""
+    label = _words(joined.codes, classes) if joined.codes is not None else pa.array(joined.values)
+    columns = {"row": joined.position, "known_at": joined.known_at, "label": label, "revised": joined.revised}
+    return to_bytes(pa.table(columns))
+
+
+def _words(codes: Any, classes: tuple[Label, ...]) -> Any:
+    """Class values of codes, null below 0."""
+    if not classes:
+        return pa.nulls(len(codes), pa.string())
+    return pa.array(list(classes)).take(pa.array(codes, mask=codes < 0, type=pa.int32()))
+
+
+def to_bytes(table: Any) -> bytes:
+    """A table as a compressed Arrow stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def from_bytes(data: bytes) -> Any:
+    """The table that :func:`to_bytes` wrote."""
+    with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
+        return reader.read_all()

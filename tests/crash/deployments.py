@@ -1,0 +1,152 @@
+"""Small deployments that a crash test kills, and what must be equal after all of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import warnings
+from datetime import UTC, datetime, timedelta
+from importlib import import_module
+from itertools import pairwise, repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import perennial as pn
+from perennial import learners, strategies, triggers, windows
+from perennial.core import failpoints
+from perennial.ledger.sql import SqlLedger
+from perennial.production import Deployment
+from perennial.production.service import keep_current, leased
+
+EVERY = triggers.every("1d")
+
+
+def lightgbm() -> Any:
+    """A stateless deployment."""
+    from lightgbm import LGBMClassifier
+
+    model = LGBMClassifier(n_estimators=5, num_leaves=4, min_child_samples=5, verbose=-1, n_jobs=1)
+    return strategies.Stateless(model, initial="3d", trigger=EVERY, window=windows.Sliding("4d"))
+
+
+def xgboost() -> Any:
+    """A hybrid of boosters that sample rows and columns: their random state must go on."""
+    from xgboost import XGBClassifier
+
+    model = XGBClassifier(n_estimators=5, max_depth=2, subsample=0.6, colsample_bytree=0.6, n_jobs=1)
+    return strategies.Hybrid(
+        learners.Decayed(model, trees=3), initial="3d", trigger=EVERY, reset=triggers.every("4d"),
+        window=windows.Mix(initial=0.3, recent=0.7, rows=60),
+    )  # fmt: skip
+
+
+def sgd() -> Any:
+    """A stateful deployment of scikit-learn."""
+    from sklearn.linear_model import SGDClassifier
+
+    return strategies.Stateful(SGDClassifier(loss="log_loss", random_state=3), initial="3d", trigger=EVERY)
+
+
+def river() -> Any:
+    """A stateful deployment that starts untrained."""
+    from river import linear_model, preprocessing
+
+    model = preprocessing.StandardScaler() | linear_model.LogisticRegression()
+    return strategies.Stateful(model, initial=None, trigger=triggers.every(rows=30))
+
+
+def linear() -> Any:
+    """A hybrid of the exact logistic model with forgetting."""
+    return strategies.Hybrid(
+        learners.plain.Logistic(forgetting=0.999), initial="3d", trigger=EVERY, reset=triggers.every("5d"),
+        window=windows.Decayed("3d"),
+    )  # fmt: skip
+
+
+STRATEGIES = {make.__name__: make for make in (lightgbm, xgboost, sgd, river, linear)}
+
+
+def write_stream(folder: Path, *, rows: int = 300, files: int = 3) -> None:
+    """Two weeks of rows an hour apart, with words, labels some hours late, and a few rows out of order."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(rows, 2))
+    turn = np.linspace(0, 2, rows)
+    at = np.datetime64("2026-01-01", "us") + np.arange(rows) * np.timedelta64(1, "h")
+    at[100:104] -= np.timedelta64(3, "h")
+    table = pa.table({
+        "at": at, "a": x[:, 0], "b": x[:, 1],
+        "word": np.array(["red", "blue", "green"])[rng.integers(0, 3, rows)], "id": np.arange(rows),
+        "y": np.cos(turn) * x[:, 0] + np.sin(turn) * x[:, 1] + rng.normal(size=rows) / 2 > 0,
+    })  # fmt: skip
+    folder.mkdir(parents=True)
+    cuts = np.linspace(0, rows, files + 1).astype(int)
+    for i, (low, high) in enumerate(pairwise(cuts)):
+        pq.write_table(table.slice(low, high - low), folder / f"{i}.parquet")
+
+
+def deployment(strategy: str, url: str, place: Path) -> Deployment:
+    """The deployment of a strategy by name; its files are in ``place``."""
+    words = strategy in ("lightgbm", "linear")
+    stream = pn.Stream(
+        place / "rows", time="at", target="y", time_zone="UTC", label_delay="7h", lateness="4h", batch="1d", id="id",
+        drop=() if words else ("word",),
+    )  # fmt: skip
+    return Deployment(
+        name=place.name, stream=stream, strategy=STRATEGIES[strategy](), ledger=url, blobs=place / "blobs",
+        retention=timedelta(days=6),
+    )  # fmt: skip
+
+
+def run(made: Deployment, *, turns: int | None = None, inline: int = 1000) -> None:
+    """Run to the end of the recording, or so many turns."""
+    left = iter(range(turns)) if turns is not None else repeat(0)
+    with (
+        SqlLedger.open(made.ledger, made.name, blobs=made.blobs, inline_bytes=inline) as ledger,
+        leased(ledger, "test", timedelta(seconds=60), lambda *_: None) as lease,
+    ):
+        keep_current(
+            made, ledger, lease, mode="until-end", stopped=lambda: next(left, None) is None, wait=lambda _: None,
+            clock=lambda: datetime.now(UTC), tell=lambda *_: None,
+        )  # fmt: skip
+
+
+def remembered(made: Deployment) -> dict[str, Any]:
+    """Everything that must not depend on crashes: versions, turns, what was predicted, digests of every state."""
+    with SqlLedger.open(made.ledger, made.name, blobs=made.blobs, create=False) as ledger:
+        entries = [dataclasses.replace(entry, cpu_seconds=0.0, versions=()) for entry in ledger.entries()]
+        for saved in ledger.versions():  # bytes of pickles differ between equal models, their states do not
+            assert made.learner.load(ledger.get(saved.blob)).digest() == saved.state
+        versions = [dataclasses.replace(saved, cpu_seconds=0.0, blob="", size=0) for saved in ledger.versions()]
+        held = {entry.turn: ledger.get(entry.predictions) for entry in entries if entry.predictions}
+        wrong = [finding for finding in ledger.check() if not finding.safe]
+        return {
+            "entries": entries, "versions": versions, "predictions": held, "wrong": wrong,
+            "segments": ledger.segments(), "aliases": ledger.alias_history(),
+        }  # fmt: skip
+
+
+def serve() -> None:
+    """Do runs as they are asked for on stdin, each in a process of its own, forked before any library did any work.
+
+    A fork has everything imported: a run that is killed costs no more than what it did. The answer is its exit status.
+    """
+    for framework in ("lightgbm", "river", "sklearn.linear_model", "xgboost"):
+        import_module(framework)
+    for line in sys.stdin:
+        strategy, url, place, failpoint, turns = line.rstrip("\n").split("\t")
+        if not (pid := os.fork()):
+            failpoints.arm(failpoint)
+            run(deployment(strategy, url, Path(place)), turns=int(turns) if turns else None)
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    serve()

@@ -1,0 +1,125 @@
+"""Real processes, killed with SIGKILL at every durable step: the recovered run equals the uninterrupted one."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from perennial.core.failpoints import NAMES
+from tests.crash import deployments
+
+POSTGRES = os.environ.get("PERENNIAL_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/test")
+
+#: databases, strategies and learners, covered in pairs
+PAIRS = [("sqlite", name) for name in deployments.STRATEGIES] + [("postgres", "lightgbm"), ("postgres", "xgboost"),
+                                                                  ("postgres", "sgd")]  # fmt: skip
+
+
+def postgres() -> str:
+    """The URL of a PostgreSQL server, or a skip."""
+    import sqlalchemy as sa
+
+    try:
+        engine = sa.create_engine(POSTGRES)
+        with engine.connect():
+            return POSTGRES
+    except Exception as error:
+        pytest.skip(f"no PostgreSQL at {POSTGRES}: set PERENNIAL_POSTGRES ({type(error).__name__})")
+    finally:
+        engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def child():
+    """A function that runs a deployment to its end in a process, or until it dies at a failpoint; gives its status."""
+    parent = subprocess.Popen(
+        [sys.executable, "-m", "tests.crash.deployments"], cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert parent.stdin is not None
+    assert parent.stdout is not None
+
+    def run(strategy: str, url: str, place: Path, failpoint: str = "", turns: str = "") -> int:
+        parent.stdin.write("\t".join([strategy, url, str(place), failpoint, turns]) + "\n")
+        parent.stdin.flush()
+        status = int(parent.stdout.readline())
+        assert status in (0, -signal.SIGKILL)
+        return status
+
+    yield run
+    parent.stdin.close()
+    parent.wait(timeout=30)
+    parent.stdout.close()
+
+
+def place_of(tmp_path: Path, kind: str, name: str) -> tuple[Path, str]:
+    """A folder for a deployment, and the URL of its ledger."""
+    place = tmp_path / f"{name}-{uuid.uuid4().hex[:12]}"
+    deployments.write_stream(place / "rows")
+    return place, f"sqlite:///{place}/ledger.db" if kind == "sqlite" else postgres()
+
+
+def same(one: dict, other: dict) -> None:
+    """Assert that two deployments remember the same."""
+    for name in one:
+        assert one[name] == other[name], name
+    assert not other["wrong"]
+
+
+@pytest.fixture
+def straight(tmp_path):
+    """What an uninterrupted run of a strategy remembers."""
+
+    def make(strategy: str) -> dict:
+        place, url = place_of(tmp_path, "sqlite", "straight")
+        made = deployments.deployment(strategy, url, place)
+        deployments.run(made)
+        return deployments.remembered(made)
+
+    return make
+
+
+@pytest.mark.parametrize(("kind", "strategy"), PAIRS, ids=lambda value: value)
+def test_killed_at_every_step(tmp_path, straight, child, kind, strategy):
+    """One deployment that dies at every failpoint, one after the other and while it recovers from the last."""
+    if kind == "postgres":
+        postgres()
+    expected = straight(strategy)
+    place, url = place_of(tmp_path, kind, strategy)
+    chance = random.Random(f"{kind}-{strategy}")
+    died = []
+    for _ in range(2):
+        order = list(NAMES)
+        chance.shuffle(order)
+        for name in order:
+            often = 1 if name.startswith(("recover", "lease", "orphan")) else chance.randint(1, 2)
+            if child(strategy, url, place, f"{name}:{often}", turns="2"):
+                died.append(name)
+    assert child(strategy, url, place) == 0
+    same(expected, deployments.remembered(deployments.deployment(strategy, url, place)))
+    assert len(set(died)) >= len(NAMES) - 2
+    shutil.rmtree(place)
+
+
+def test_every_step_is_reached(tmp_path, child):
+    """No failpoint is a name without a place: each of them kills a run that comes there."""
+    base, _ = place_of(tmp_path, "sqlite", "base")
+    missed = []
+    for name in NAMES:
+        place = tmp_path / f"at-{name}"
+        shutil.copytree(base, place)
+        url = f"sqlite:///{place}/ledger.db"
+        if name in ("orphan.removed",):  # something must be left over first
+            child("lightgbm", url, place, "blob.after:3")
+        if child("lightgbm", url, place, name) == 0:
+            missed.append(name)
+    assert missed == []
