@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench format lock clean
+.PHONY: help demo test check soak bench format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -28,6 +28,9 @@ check: $(READY) ## style, types and docs
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/docs
+
+soak: $(READY) ## kill runs a thousand times and more, and compare what they recover to
+	PYTHONPATH=. $(BIN)/python -m tests.crash.soak
 
 bench: $(READY) ## measure what the README claims, each against its peer in the same run
 	$(BIN)/python -m benchmarks

@@ -26,6 +26,7 @@ NAMES = (
     "two_processes",
     "block_sums",
     "memory",
+    "gate",
 )
 
 FORMAT = 1  #: of results.json

@@ -445,6 +445,23 @@ def test_small_bytes_that_no_commit_names_are_dropped(open_ledger, ledger, lease
     assert caught.value.digest == digest
 
 
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_bytes_that_facts_of_a_version_name_are_kept(open_ledger, ledger, lease, size):
+    """However deep, whatever the checkpoint does; a digest that was never put is but a word."""
+    weights, state = ledger.put(b"w" * size), ledger.put(b"s" * size)
+    facts = {"lesson": {"weights": weights, "rows": [[0, 9]]}, "states": [state], "data": "e" * 64}
+    ledger.commit(lease, tick(0, checkpoint=state, versions=(replace(saved(ledger, "1.0"), facts=facts),)))
+    for turn in range(1, 5):
+        ledger.commit(lease, tick(turn, checkpoint=ledger.put(bytes([turn]) * size)))
+    assert ledger.collect(lease) == []
+    again = open_ledger()
+    assert again.check() == []
+    assert (again.get(weights), again.get(state)) == (b"w" * size, b"s" * size)
+    assert again.version("1.0").facts == facts
+    again.forget(weights)
+    assert again.check() == []
+
+
 @pytest.mark.parametrize("field", ["checkpoint", "predictions", "labels"])
 def test_a_turn_cannot_name_bytes_that_were_never_put(ledger, lease, field):
     """Nothing is written."""

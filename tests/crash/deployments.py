@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import signal
 import sys
+import time
 import warnings
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
@@ -19,9 +22,13 @@ import pyarrow.parquet as pq
 import perennial as pn
 from perennial import learners, strategies, triggers, windows
 from perennial.core import failpoints
+from perennial.core.protocols import Trust
+from perennial.engine import Engine
 from perennial.ledger.sql import SqlLedger
-from perennial.production import Deployment
+from perennial.production import Deployment, Run
 from perennial.production.service import keep_current, leased
+from perennial.production.trainer import SavingTrainer
+from perennial.stream.feed import Position
 
 EVERY = triggers.every("1d")
 
@@ -98,7 +105,7 @@ def deployment(strategy: str, url: str, place: Path) -> Deployment:
     )  # fmt: skip
     return Deployment(
         name=place.name, stream=stream, strategy=STRATEGIES[strategy](), ledger=url, blobs=place / "blobs",
-        retention=timedelta(days=6),
+        retention=timedelta(days=6), trust=Trust(pickle=strategy == "river"),
     )  # fmt: skip
 
 
@@ -120,7 +127,7 @@ def remembered(made: Deployment) -> dict[str, Any]:
     with SqlLedger.open(made.ledger, made.name, blobs=made.blobs, create=False) as ledger:
         entries = [dataclasses.replace(entry, cpu_seconds=0.0, versions=()) for entry in ledger.entries()]
         for saved in ledger.versions():  # bytes of pickles differ between equal models, their states do not
-            assert made.learner.load(ledger.get(saved.blob)).digest() == saved.state
+            assert made.load(ledger.get(saved.blob)).digest() == saved.state
         versions = [dataclasses.replace(saved, cpu_seconds=0.0, blob="", size=0) for saved in ledger.versions()]
         held = {entry.turn: ledger.get(entry.predictions) for entry in entries if entry.predictions}
         wrong = [finding for finding in ledger.check() if not finding.safe]
@@ -133,19 +140,68 @@ def remembered(made: Deployment) -> dict[str, Any]:
 def serve() -> None:
     """Do runs as they are asked for on stdin, each in a process of its own, forked before any library did any work.
 
-    A fork has everything imported: a run that is killed costs no more than what it did. The answer is its exit status.
+    A fork has everything imported: a run that is killed costs no more than what it did. A failpoint ``clock:0.5`` kills
+    after half a second, wherever the run is. The answer is the exit status.
     """
     for framework in ("lightgbm", "river", "sklearn.linear_model", "xgboost"):
         import_module(framework)
     for line in sys.stdin:
-        strategy, url, place, failpoint, turns = line.rstrip("\n").split("\t")
+        strategy, url, place, failpoint, turns, mutant = line.rstrip("\n").split("\t")
+        clock = float(failpoint.removeprefix("clock:")) if failpoint.startswith("clock:") else None
         if not (pid := os.fork()):
-            failpoints.arm(failpoint)
+            failpoints.arm("" if clock is not None else failpoint)
+            if mutant:
+                MUTANTS[mutant](Path(place))
             run(deployment(strategy, url, Path(place)), turns=int(turns) if turns else None)
             os._exit(0)
+        if clock is not None:
+            time.sleep(clock)
+            os.kill(pid, signal.SIGKILL)  # one that has ended waits to be asked for
         _, status = os.waitpid(pid, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 
+
+def offset_apart(place: Path) -> None:
+    """Let the source position be durable before the turn that read up to it, and be believed after a crash."""
+    commit, restore, file = Run._commit, Run._restore, place / "position.json"
+
+    def apart(self: Run, *turn: Any) -> None:
+        file.write_text(json.dumps(self._intake.position.to_plain()))
+        commit(self, *turn)
+
+    def believing(self: Run, state: Any) -> None:
+        restore(self, state)
+        self._intake.position = Position.from_plain(json.loads(file.read_text()))
+
+    Run._commit, Run._restore = apart, believing  # type: ignore[method-assign]
+
+
+def random_state_lost(place: Path) -> None:
+    """Let seeds come from a counter that lives as long as its process."""
+    key, counter = Engine._key, iter(range(10**6))
+
+    def counting(self: Engine, *what: Any) -> tuple[str | None, int]:
+        return key(self, *what)[0], next(counter)
+
+    Engine._key = counting  # type: ignore[method-assign]
+
+
+def model_not_with_the_turn(place: Path) -> None:
+    """Let a stateful line go on from the newest model that was saved, committed or not."""
+    obtain, load, file = SavingTrainer.obtain, Run.model, place / "newest.model"
+
+    def saving(self: SavingTrainer, key: Any, template: Any, make: Any) -> Any:
+        trained = obtain(self, key, template, make)
+        file.write_bytes(self.made[-1].blob)
+        return trained
+
+    def newest(self: Run, number: str) -> Any:
+        return self._deployment.load(file.read_bytes()) if file.exists() else load(self, number)
+
+    SavingTrainer.obtain, Run.model = saving, newest  # type: ignore[method-assign]
+
+
+MUTANTS = {mutant.__name__: mutant for mutant in (offset_apart, random_state_lost, model_not_with_the_turn)}
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import uuid
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,8 @@ def postgres() -> str:
         engine.dispose()
 
 
-@pytest.fixture(scope="module")
-def child():
+@contextmanager
+def children():
     """A function that runs a deployment to its end in a process, or until it dies at a failpoint; gives its status."""
     parent = subprocess.Popen(
         [sys.executable, "-m", "tests.crash.deployments"], cwd=Path(__file__).parents[2],
@@ -48,17 +49,26 @@ def child():
     assert parent.stdin is not None
     assert parent.stdout is not None
 
-    def run(strategy: str, url: str, place: Path, failpoint: str = "", turns: str = "") -> int:
-        parent.stdin.write("\t".join([strategy, url, str(place), failpoint, turns]) + "\n")
+    def run(strategy: str, url: str, place: Path, failpoint: str = "", turns: str = "", mutant: str = "") -> int:
+        parent.stdin.write("\t".join([strategy, url, str(place), failpoint, turns, mutant]) + "\n")
         parent.stdin.flush()
         status = int(parent.stdout.readline())
-        assert status in (0, -signal.SIGKILL)
+        assert mutant or status in (0, -signal.SIGKILL)
         return status
 
-    yield run
-    parent.stdin.close()
-    parent.wait(timeout=30)
-    parent.stdout.close()
+    try:
+        yield run
+    finally:
+        parent.stdin.close()
+        parent.wait(timeout=30)
+        parent.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def child():
+    """See :func:`children`."""
+    with children() as run:
+        yield run
 
 
 def place_of(tmp_path: Path, kind: str, name: str) -> tuple[Path, str]:
@@ -123,3 +133,24 @@ def test_every_step_is_reached(tmp_path, child):
         if child("lightgbm", url, place, name) == 0:
             missed.append(name)
     assert missed == []
+
+
+@pytest.mark.parametrize(
+    ("mutant", "strategy"),
+    [("offset_apart", "sgd"), ("random_state_lost", "xgboost"), ("model_not_with_the_turn", "sgd")],
+)
+def test_the_suite_would_notice(tmp_path, child, mutant, strategy):
+    """A run that breaks a rule of durability is caught by the same comparison: these test the test."""
+    straight, url = place_of(tmp_path, "sqlite", "straight")
+    assert child(strategy, url, straight, mutant=mutant) == 0
+    expected = deployments.remembered(deployments.deployment(strategy, url, straight))
+    for name in ("turn.after:5", "commit.before:5", "commit.inside:5", "intent.after:5"):
+        place, url = place_of(tmp_path, "sqlite", strategy)
+        assert child(strategy, url, place, name, mutant=mutant)
+        if child(strategy, url, place, mutant=mutant):
+            return  # it could not go on at all
+        try:
+            same(expected, deployments.remembered(deployments.deployment(strategy, url, place)))
+        except AssertionError:
+            return
+    pytest.fail(f"{mutant} was not noticed")

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import perennial
-from perennial import learners, strategies, triggers, windows
+from perennial import gate, learners, strategies, triggers, windows
 from perennial.core.records import Version
 from perennial.replay.result import StrategyResult
 
@@ -70,6 +70,7 @@ def test_every_python_block_is_one_that_runs():
         ("triggers.md", triggers),
         ("strategies.md", strategies),
         ("learners.md", learners),
+        ("gate.md", gate),
         ("python.md", perennial),
     ],
     ids=lambda value: value.__name__ if isinstance(value, ModuleType) else value,

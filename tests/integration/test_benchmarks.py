@@ -23,6 +23,7 @@ FIGURES = {
     "two_processes": 2,
     "block_sums": 6,
     "memory": 1,
+    "gate": 78,
 }
 
 

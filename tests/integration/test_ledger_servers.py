@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from perennial.core.errors import ConfigError
 from perennial.ledger import database
 from perennial.ledger.errors import LeaseHeld, LeaseLost, StorageError
-from perennial.ledger.records import AliasChange, Entry
+from perennial.ledger.records import Entry
 from perennial.ledger.sql import SqlLedger
 
 POSTGRES = os.environ.get("PERENNIAL_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/test")
@@ -97,24 +98,31 @@ def result(ledger: SqlLedger) -> tuple[object, ...]:
     )
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> tuple[object, ...]:
+    """What the worker leaves when nothing happens to it."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = work(f"sqlite:///{folder}/ledger.db", folder / "blobs")
+    assert done.returncode == 0, done.stderr
+    with SqlLedger.open(f"sqlite:///{folder}/ledger.db", "churn") as ledger:
+        return result(ledger)
+
+
 @pytest.mark.parametrize(
     "failpoint",
     [
         "blob.part:2",
-        "blob.synced:1",
+        "blob.synced",
         "blob.renamed:3",
         "blob.after:2",
         "commit.before:2",
-        "commit.inside:1",
         "commit.inside:3",
         "commit.after:2",
         "blob.after:2,orphan.removed",
     ],
 )
-def test_a_killed_process_leaves_the_old_state_or_the_new(tmp_path, failpoint):
+def test_a_killed_process_leaves_the_old_state_or_the_new(tmp_path, failpoint, undisturbed):
     """After SIGKILL nothing is half done, and the next process ends exactly where an undisturbed one does."""
-    plain = f"sqlite:///{tmp_path}/plain/ledger.db"
-    assert work(plain, tmp_path / "plain" / "blobs").returncode == 0
     url, blobs = f"sqlite:///{tmp_path}/ledger.db", tmp_path / "blobs"
     killed = work(url, blobs, failpoint)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -123,13 +131,13 @@ def test_a_killed_process_leaves_the_old_state_or_the_new(tmp_path, failpoint):
         turns = [entry.turn for entry in ledger.entries()]
         assert turns == list(range(ledger.head().turn + 1))
         assert len(ledger.versions()) == len(ledger.alias_history("champion")) == len(turns)
-    if "orphan" in failpoint:
+    if "orphan" in failpoint:  # the next process is killed while it collects
         assert work(url, blobs, "orphan.removed").returncode == -signal.SIGKILL
     done = work(url, blobs)
     assert done.returncode == 0, done.stderr
-    with SqlLedger.open(url, "churn", blobs=blobs) as ledger, SqlLedger.open(plain, "churn") as undisturbed:
+    with SqlLedger.open(url, "churn", blobs=blobs) as ledger:
         assert ledger.check() == []
-        assert result(ledger) == result(undisturbed)
+        assert result(ledger) == undisturbed
 
 
 def test_a_killed_process_on_a_server(tmp_path, postgres):
@@ -233,8 +241,6 @@ def test_a_takeover_waits_for_a_commit_and_fences_the_next(open_served):
 
 def test_a_server_needs_a_place_for_blobs(postgres):
     """There is no folder beside it."""
-    from perennial.core.errors import ConfigError
-
     with pytest.raises(ConfigError, match=r"a folder that all share, or s3://"):
         SqlLedger.open(postgres, "churn")
 
@@ -245,13 +251,3 @@ def test_a_commit_is_durable_where_the_server_would_not_wait(postgres, tmp_path)
     lax = url.update_query_dict({"options": f"{url.query['options']} -csynchronous_commit=off"}).render_as_string(False)
     with SqlLedger.open(lax, "churn", blobs=tmp_path) as ledger, ledger._database.reading() as connection:
         assert connection.exec_driver_sql("SHOW synchronous_commit").scalar() == "on"
-
-
-def test_an_operator_moves_a_pointer_while_a_run_holds_the_lease(open_served):
-    """A roll back needs no lease, and the run's next turn is told."""
-    ledger, operator = open_served(), open_served()
-    lease = ledger.acquire("host-1", MINUTE)
-    ledger.commit(lease, tick(0))
-    with pytest.raises(LookupError):
-        operator.set_alias(AliasChange(alias="champion", version="1.0", generation=0, reason="asked", actor="ada"))
-    ledger.commit(lease, tick(1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -104,7 +105,7 @@ def streams(draw, values=ANY, most=200):
 def added(block, difference, edges):
     """Evidence of a stream, call by call."""
     found = Evidence()
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in pairwise(edges):
         found = found.add(block[low:high], difference[low:high])
     return found
 

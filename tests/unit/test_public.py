@@ -16,6 +16,7 @@ import perennial
 HEAVY = (
     "pyarrow", "pandas", "polars", "sklearn", "scipy", "lightgbm", "xgboost", "catboost", "river", "torch", "pydantic",
     "yaml", "typer", "rich", "jinja2", "loky", "joblib", "filelock", "threadpoolctl",
+    "sqlalchemy", "alembic", "fsspec", "skops", "prometheus_client",
 )  # fmt: skip
 
 

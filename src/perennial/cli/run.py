@@ -140,7 +140,7 @@ def _teller() -> Tell:
         if not words:
             print(json.dumps({"event": event, **facts}, default=str), file=sys.stderr, flush=True)
         elif event in _SHOWN and not (event == "decision" and not facts["fire"]):
-            what = facts.get("reason") or facts.get("note") or ""
+            what = next((facts[k] for k in ("reason", "note", "error", "holder") if facts.get(k)), "")
             version = facts.get("version") or facts.get("champion") or ""
             print(f"{facts.get('at', ''):<20} {event:<11} {version:<8} {what}", file=sys.stderr, flush=True)
 

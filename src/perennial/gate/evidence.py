@@ -39,8 +39,8 @@ class Evidence:
 
     Only examples count that neither model had learned from when it predicted them. Memory is bounded: above
     :data:`MOST_BLOCKS` blocks, neighbours are joined, so that blocks are ``2 ** coarse`` of the caller's. Labels may
-    come late and out of order: a row is counted in its own block whenever it comes, and how rows were split over
-    calls changes nothing.
+    come late and out of order: a row is counted in its own block whenever it comes. How rows were split over calls
+    changes no bit, but for the rounding of sums once blocks were joined.
 
     Parameters
     ----------

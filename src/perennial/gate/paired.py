@@ -401,8 +401,9 @@ class Gate:
         found = bounds.estimate
         if not found.rows:
             return "no label yet"
-        labels = f"{found.rows:,} labels in {found.blocks:,} blocks"
-        if not math.isfinite(bounds.upper):
+        labels = f"{found.rows:,} {'label' if found.rows == 1 else 'labels'}"
+        labels += f" in {found.blocks:,} {'block' if found.blocks == 1 else 'blocks'}"
+        if not (self._enough(bounds) and math.isfinite(bounds.upper)):  # far out on a few blocks, and of no use
             return f"loss {found.mean:+.4g} on {labels}"
         return f"loss {found.mean:+.4g}, between {bounds.lower:+.4g} and {bounds.upper:+.4g}, on {labels}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -16,6 +17,7 @@ Row = dict[str, Any]
 
 VERSION = tuple(f.name for f in fields(Version))
 SEGMENT = tuple(f.name for f in fields(Segment))
+_DIGEST = re.compile(r'"([0-9a-f]{64})"')
 _SAVED = ("blob", "state", "size", "golden", "cpu_seconds")
 _TURN = ("turn", "kind", "now", "first", "rows", "position", "checkpoint", "serving")
 _TURN_END = ("predictions", "labels", "quarantined", "late", "staleness", "cpu_seconds")
@@ -57,6 +59,11 @@ def to_json(value: Any) -> str:
     except ValueError:  # a NaN or an infinity
         return json.dumps(_marked(value), allow_nan=False, default=_plain)
     return json.dumps(_marked(value), allow_nan=False, default=_plain) if '"$' in text else text
+
+
+def digests(value: Any) -> set[str]:
+    """Every digest that plain data names, as a value or a name of its own."""
+    return set(_DIGEST.findall(to_json(value)))
 
 
 def from_json(text: str) -> Any:

@@ -184,6 +184,7 @@ payloads = _table(
     _whole("size"),
     _flag("kept"),  # named by more than a checkpoint, whose bytes go when newer ones come
     sa.Column("data", sa.LargeBinary, nullable=True),  # NULL: the bytes are in the blob store
+    _text("of_version", nullable=True),  # the version whose facts name them
     _whole("erased_at", nullable=True),
     _of("deployments"),
     key=("digest",),

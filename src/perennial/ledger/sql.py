@@ -11,6 +11,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -292,7 +293,8 @@ class SqlLedger:
         """Keep bytes for the next commit and give their digest.
 
         Up to ``inline_bytes`` they are held in memory and written by that commit's own transaction; more go to the blob
-        store at once, durable before the commit. What the commit does not name is dropped, or collected later.
+        store at once, durable before the commit. What the commit names is kept: in a field of the entry, or anywhere in
+        the facts of a version. What it does not name is dropped, or collected later.
 
         Raises
         ------
@@ -359,8 +361,9 @@ class SqlLedger:
         self._pending.clear()
         self._loose.clear()
         failpoints.reach("commit.after")
-        if outdated and time.monotonic() < safe_until:  # else it stays until `collect`
-            self.blobs.delete(outdated)
+        if outdated and time.monotonic() < safe_until:
+            with suppress(StorageError):  # the turn is committed: what stays is left to `collect`
+                self.blobs.delete(outdated)
 
     def _advance(self, connection: sa.Connection, entry: Entry) -> None:
         """Move the head, as a compare-and-set on its turn."""
@@ -386,14 +389,20 @@ class SqlLedger:
             (self._say.add_segment, rows.segment_rows(entry)),
             (self._say.add_payload, self._payloads(connection, entry)),
         ):
-            if made:
-                connection.execute(statement, made)
+            if made:  # one row is not sent as many: psycopg takes twice as long for that
+                connection.execute(statement, made if len(made) > 1 else made[0])
 
     def _payloads(self, connection: sa.Connection, entry: Entry) -> list[rows.Row]:
         """A row for all bytes that the turn names and that have none yet, or that shall now outlast a checkpoint."""
         lasting = {digest for saved in entry.versions for digest in (saved.blob, saved.golden)}
         lasting |= {entry.predictions, entry.labels, entry.segment.digest if entry.segment else ""}
         sizes = {digest: len(data) for digest, data in self._pending.items()} | self._loose
+        facts = {
+            digest: saved.version.number
+            for saved in reversed(entry.versions)
+            for digest in rows.digests(saved.facts) & sizes.keys()
+        }
+        lasting |= facts.keys()
         named = sorted((lasting | {entry.checkpoint}) - {""})
         kept = {}
         if before := [digest for digest in named if digest not in sizes]:
@@ -408,7 +417,15 @@ class SqlLedger:
                     raise MissingBlob(f"turn {entry.turn} names {digest}, which was never put", digest=digest)
             if size is not None or (digest in lasting and not kept[digest]):
                 data = self._pending.get(digest)
-                made.append({"digest": digest, "size": size or 0, "kept": digest in lasting, "data": data})
+                made.append(
+                    {
+                        "digest": digest,
+                        "size": size or 0,
+                        "kept": digest in lasting,
+                        "data": data,
+                        "of_version": facts.get(digest),
+                    }
+                )
         return made
 
     def _bury(self, connection: sa.Connection, entry: Entry) -> None:
@@ -594,8 +611,9 @@ class SqlLedger:
     def collect(self, lease: Lease) -> list[str]:
         """Remove the bytes that nothing names any more, and what interrupted puts left; their digests and names.
 
-        Kept are models, golden sets, predictions, labels, segments that are alive, the last checkpoints, and what was
-        put since the last commit. Call it before the first turn, and between turns as often as you like.
+        Kept are models, golden sets, what facts of versions name, predictions, labels, segments that are alive, the
+        last checkpoints, and what was put since the last commit. Call it before the first turn, and between turns as
+        often as you like.
 
         Raises
         ------

@@ -192,6 +192,7 @@ def _upsert(deployment: str, dialect: str) -> Any:
         set_={
             "kept": sa.or_(payloads.c.kept, new.kept),
             "data": sa.func.coalesce(payloads.c.data, new.data),
+            "of_version": sa.func.coalesce(payloads.c.of_version, new.of_version),
             "size": sa.func.max(payloads.c.size, new.size)
             if dialect == "sqlite"
             else sa.func.greatest(payloads.c.size, new.size),
@@ -213,6 +214,7 @@ def _named(mine: Any) -> Any:
         one(turns.c.predictions, "predictions of turn", turns.c.turn),
         one(turns.c.labels, "labels of turn", turns.c.turn),
         one(segments.c.digest, "segment of turn", segments.c.born, segments.c.dead.is_(None)),
+        one(payloads.c.digest, "facts of version", payloads.c.of_version, payloads.c.of_version.is_not(None)),
         one(versions.c.golden, "golden set of version", versions.c.number),
         one(versions.c.blob, "model of version", versions.c.number),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
@@ -10,13 +11,15 @@ from typing import Literal, final
 
 from perennial.core.errors import LedgerError
 from perennial.core.failpoints import reach
-from perennial.ledger.errors import LeaseLost
+from perennial.ledger.errors import LeaseHeld, LeaseLost, StorageError
 from perennial.ledger.records import Lease
 from perennial.ledger.sql import SqlLedger
 from perennial.production.deployment import Deployment
 from perennial.production.run import Run, Tell
 
 Mode = Literal["once", "until-end", "follow"]
+
+RETRIES = 8  #: failures of the storage in a row until a run gives up: about two minutes
 
 
 @final
@@ -45,16 +48,31 @@ class _Keeper:
         self._thread.join()
 
 
+def _acquired(ledger: SqlLedger, holder: str, ttl: timedelta, wait: Callable[[float], None], tell: Tell) -> Lease:
+    try:
+        return ledger.acquire(holder, ttl)
+    except LeaseHeld as held:  # its holder may be dead: then it runs out, and is ours
+        facts = {"deployment": ledger.deployment, "holder": held.holder, "seconds": round(held.remaining, 1)}
+        tell("waiting", facts)
+        wait(held.remaining + 0.2)
+        return ledger.acquire(holder, ttl)
+
+
 @contextmanager
-def leased(ledger: SqlLedger, holder: str, ttl: timedelta, tell: Tell) -> Iterator[Lease]:
+def leased(
+    ledger: SqlLedger, holder: str, ttl: timedelta, tell: Tell, wait: Callable[[float], None] = time.sleep
+) -> Iterator[Lease]:
     """The right to take turns, renewed until the block ends; leftovers of an earlier holder are removed first.
+
+    Who finds it taken waits until it would run out, once: a holder that was killed does not renew it, one that lives
+    does.
 
     Raises
     ------
     LeaseHeld
         If somebody else has it.
     """
-    lease = ledger.acquire(holder, ttl)
+    lease = _acquired(ledger, holder, ttl, wait, tell)
     reach("lease.acquired")
     keeper = _Keeper(ledger, lease, ttl)
     try:
@@ -96,16 +114,39 @@ def keep_current(
         The time now, for labels and schedules on an idle stream.
     poll : float
         Seconds between looks at the source.
+
+    Raises
+    ------
+    LeaseLost
+        If another process took over.
+    DataError
+        If the source breaks a rule; turns before stand, and the next run begins where it breaks.
+    LedgerError
+        If the ledger cannot be used, and waiting did not help.
     """
-    run = Run(deployment, ledger, lease, tell)
-    before = run.turn
+    before, failures = ledger.head().turn, 0
+    run: Run | None = None
     while not stopped():
-        if run.step(to_the_end=mode == "until-end"):
-            continue
-        if mode != "follow":
+        try:
+            if run is None:
+                run = Run(deployment, ledger, lease, tell)
+            if run.step(to_the_end=mode == "until-end"):
+                failures = 0
+                continue
             if mode == "until-end":
                 run.close()
-            break
-        if not run.refresh() and not run.idle(clock()):
-            wait(poll)
-    return run.turn - before
+            if mode != "follow":
+                break
+            if not run.refresh() and not run.idle(clock()):
+                wait(poll)
+        except StorageError as error:
+            failures += 1
+            if not error.retryable or failures > RETRIES:
+                raise
+            pause = min(0.5 * 2**failures, 30.0)
+            tell(
+                "retrying", {"deployment": deployment.name, "error": str(error), "seconds": pause, "failure": failures}
+            )
+            wait(pause)
+            run = None  # what was taken in memory and is not durable is taken again
+    return ledger.head().turn - before

@@ -87,7 +87,9 @@ class TestVerdict:
             found = Evidence().add(np.arange(days).repeat(20), np.tile([-1.0] * 10 + [0.0] * 10, days))
             said = judge(GATE, found)
             assert said.outcome == outcome
-        assert "20 blocks that a verdict needs" in judge(GATE, evidence(6, 2, days=19)).reason
+        early = judge(GATE, evidence(6, 2, days=19)).reason
+        assert "19 of the 20 blocks that a verdict needs" in early
+        assert "between" not in early
 
     def test_one_large_block_is_no_twenty(self):
         """Blocks count by their size."""
@@ -113,7 +115,7 @@ class TestVerdict:
     def test_a_single_block_has_a_mean_and_no_bounds(self):
         """Infinite bounds are told as nothing."""
         said = judge(GATE, Evidence().add(np.array([0, 0]), np.array([1.0, 0.0])))
-        assert "loss +0.5 on 2 labels in 1 blocks" in said.reason
+        assert "loss +0.5 on 2 labels in 1 block" in said.reason
         assert (said.evidence["lower"], said.evidence["upper"]) == (None, None)
 
     def test_the_first_version_has_nothing_to_be_held_against(self):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sqlite3
+import subprocess
 import sys
 from dataclasses import fields
 from datetime import timedelta
@@ -216,6 +217,36 @@ def test_a_file_that_is_no_database_is_told(tmp_path):
         SqlLedger.open(f"sqlite:///{path}", "churn")
 
 
+def test_a_commit_that_cannot_tidy_up_is_a_commit_all_the_same(ledger, monkeypatch):
+    """The old checkpoint's file cannot be removed: the turn is there, and collecting removes it later."""
+    lease = ledger.acquire("host-1", MINUTE)
+    old = ledger.put(b"0" * 100_000)
+    ledger.commit(lease, tick(0, checkpoint=old))
+    ledger.commit(lease, tick(1, checkpoint=ledger.put(b"1" * 100_000)))
+
+    def refuses(digest: str) -> None:
+        raise StorageError("no route to host", retryable=True)
+
+    monkeypatch.setattr(ledger.blobs, "delete", refuses)
+    ledger.commit(lease, tick(2, checkpoint=ledger.put(b"2" * 100_000)))
+    monkeypatch.undo()
+    assert ledger.head().turn == 2
+    assert ledger.collect(lease) == [old]
+
+
+def test_a_commit_near_the_end_of_its_lease_removes_nothing(ledger, monkeypatch):
+    """Somebody else may name the same bytes again by then: what is left over is the next holder's to collect."""
+    lease = ledger.acquire("host-1", MINUTE)
+    old = ledger.put(b"0" * 100_000)
+    ledger.commit(lease, tick(0, checkpoint=old))
+    ledger.commit(lease, tick(1, checkpoint=ledger.put(b"1" * 100_000)))
+    monkeypatch.setattr(ledger, "_hold", lambda connection, lease: 0.0)
+    ledger.commit(lease, tick(2, checkpoint=ledger.put(b"2" * 100_000)))
+    assert old in set(ledger.blobs.digests())
+    monkeypatch.undo()
+    assert ledger.collect(lease) == [old]
+
+
 # -- opening
 
 
@@ -349,8 +380,6 @@ def test_errors_survive_another_process():
 
 def test_the_way_in_is_light():
     """Loading the package loads no database."""
-    import subprocess
-
     code = "import sys, perennial.ledger, perennial.ledger.records, perennial.ledger.errors, perennial.ledger.blobs\n"
     code += "print(sorted({'sqlalchemy', 'alembic', 'fsspec', 'pyarrow'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

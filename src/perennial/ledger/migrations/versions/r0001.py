@@ -93,7 +93,7 @@ def upgrade() -> None:
     )
     _create(
         "payloads",
-        "digest:text size:int kept:bool data:bytes? erased_at:int?",
+        "digest:text size:int kept:bool data:bytes? of_version:text? erased_at:int?",
         ("digest",),
         _OF_DEPLOYMENT,
         clustered=False,

@@ -1,0 +1,348 @@
+"""`perennial run` as a process: it follows a source that grows, stops when told, and yields to whoever took over."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sklearn.naive_bayes import GaussianNB
+
+import perennial as pn
+from perennial import strategies, triggers
+from perennial.gate import Gate
+from perennial.ledger.errors import LeaseHeld, LeaseLost, StorageError
+from perennial.ledger.records import AliasChange
+from perennial.ledger.sql import SqlLedger
+from perennial.production import Deployment, Run
+from perennial.production.service import keep_current, leased
+
+YAML = """\
+name: shop
+stream: {source: rows, time: at, time_zone: UTC, label: {column: y, delay: 6h}, batch: 1d}
+model: sklearn.naive_bayes.GaussianNB
+initial: 3d
+strategies: {daily: {stateful: {every: 1d}}}
+deploy: daily
+"""
+
+
+def rows(low, high, *, start="2026-01-01"):
+    """Rows an hour apart."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2000, 2))
+    z = np.cos(np.arange(2000) / 200) * x[:, 0] + x[:, 1] + rng.normal(size=2000) / 2
+    at = np.datetime64(start, "us") + np.arange(2000) * np.timedelta64(1, "h")
+    return pa.table({"at": at, "a": x[:, 0], "b": x[:, 1], "y": np.where(z > 0, "up", "down")}).slice(low, high - low)
+
+
+@pytest.fixture
+def shop(tmp_path):
+    """A configuration and an empty folder of rows beside it."""
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "perennial.yaml").write_text(YAML)
+    return tmp_path
+
+
+def put(shop, name, low, high, **about):
+    """A new file, moved in whole."""
+    part = shop / f".{name}.part"
+    pq.write_table(rows(low, high, **about), part)
+    part.rename(shop / "rows" / f"{name}.parquet")
+
+
+def start(shop, *options):
+    """A `perennial run` process."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "perennial", "run", *options], cwd=shop, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+
+
+def ledger_of(shop):
+    """The ledger that the processes write."""
+    return SqlLedger.open(f"sqlite:///{shop}/.perennial/ledger.db", "shop", create=False)
+
+
+def until(said, seconds=40.0):
+    """Wait until ``said()`` is true."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if said():
+                return
+        except pn.LedgerError:
+            pass
+        time.sleep(0.05)
+    raise AssertionError("it did not happen in time")
+
+
+def turns(shop):
+    """How many turns are durable."""
+    with ledger_of(shop) as ledger:
+        return ledger.head().turn + 1
+
+
+def events(process):
+    """What a finished process told."""
+    _, err = process.communicate(timeout=30)
+    return [json.loads(line) for line in err.splitlines() if line.startswith("{")], err
+
+
+def test_it_follows_a_folder_and_stops_when_told(shop):
+    """Files that come are taken batch by batch; SIGTERM ends the process well, and the next one goes on."""
+    put(shop, "0", 0, 100)
+    process = start(shop, "--poll", "0.05")
+    until(lambda: turns(shop) == 4)
+    put(shop, "1", 100, 150)
+    until(lambda: turns(shop) == 6)
+    process.send_signal(signal.SIGTERM)
+    told, err = events(process)
+    assert process.returncode == 0, err
+    assert told[0]["event"] == "started"
+    assert {"turn", "decision", "trained", "promoted", "stopping"} <= {e["event"] for e in told}
+    assert told[-1]["event"] == "ended"
+    put(shop, "2", 150, 200)
+    process = start(shop, "--once", "--json")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert json.loads(out) == {"deployment": "shop", "turns": 2, "champion": "1.4"}
+    with ledger_of(shop) as ledger:
+        assert [e.rows for e in ledger.entries()] == [24] * 8
+
+
+def test_a_second_run_is_told_and_ends(shop):
+    """One writer: the lease of a run that lives is not taken."""
+    put(shop, "0", 0, 100)
+    process = start(shop, "--poll", "0.1", "--lease", "2")
+    try:
+        until(lambda: turns(shop) == 4)
+        other = start(shop, "--once", "--json")
+        out, err = other.communicate(timeout=60)
+        assert other.returncode == 5, err
+        assert json.loads(out)["error"]["kind"] == "LeaseHeld"
+        assert '"event": "waiting"' in err
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+
+
+def test_a_run_that_was_stopped_past_its_lease_yields(shop):
+    """SIGSTOP, another takes over and goes on, SIGCONT: the first says so and ends; no batch is learned twice."""
+    put(shop, "0", 0, 100)
+    process = start(shop, "--poll", "0.05", "--lease", "1")
+    until(lambda: turns(shop) == 4)
+    process.send_signal(signal.SIGSTOP)
+    put(shop, "1", 100, 200)
+    other = start(shop, "--once")
+    _, err = other.communicate(timeout=60)
+    assert other.returncode == 0, err
+    assert turns(shop) == 8
+    put(shop, "2", 200, 300)
+    process.send_signal(signal.SIGCONT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 5, err
+    assert "Error:" in err
+    with ledger_of(shop) as ledger:
+        learned = [v.version.trained_rows for v in ledger.versions()]
+        entries = list(ledger.entries())
+        assert sum(learned) == sum(e.rows for e in entries[:-1]) - 6 + 1
+        assert [e.turn for e in entries] == list(range(len(entries)))
+
+
+def test_a_killed_run_is_taken_over(shop):
+    """The next process waits for the lease of the dead one to run out, and goes on."""
+    put(shop, "0", 0, 100)
+    process = start(shop, "--poll", "0.05", "--lease", "9")
+    until(lambda: turns(shop) == 4)
+    process.kill()
+    process.communicate(timeout=30)
+    put(shop, "1", 100, 150)
+    other = start(shop, "--once")
+    told, err = events(other)
+    assert other.returncode == 0, err
+    assert "waiting" in {e["event"] for e in told}
+    assert turns(shop) == 6
+
+
+def test_rows_that_break_a_rule_are_told_and_the_run_resumes(shop):
+    """A file that cannot be taken ends the run with its name and row; turns before it stand, and it goes on after."""
+    put(shop, "0", 0, 100)
+    broken = rows(100, 200)
+    at = broken["at"].to_numpy().copy()
+    at[60] -= np.timedelta64(400, "D")
+    pq.write_table(broken.set_column(0, "at", pa.array(at)), shop / "rows" / "1.parquet")
+    process = start(shop, "--once", "--json")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 3, err
+    assert json.loads(out)["error"]["kind"] == "DataError"
+    assert "1.parquet" in err
+    before = turns(shop)
+    assert before >= 4
+    put(shop, "1", 100, 200)
+    process = start(shop, "--once")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert turns(shop) == 8
+
+
+# ---------------------------------------------------------------------- in this process
+
+
+def deployment(tmp_path, upto=100, **settings):
+    """A small deployment of rows in a folder, the first of them there."""
+    (tmp_path / "rows").mkdir(exist_ok=True, parents=True)
+    put(tmp_path, "0", 0, upto)
+    stream = pn.Stream(tmp_path / "rows", time="at", target="y", time_zone="UTC", label_delay="6h", batch="1d")
+    given = {"strategy": strategies.Stateful(GaussianNB(), initial="3d", trigger=triggers.every("1d")), **settings}
+    return Deployment(name="shop", stream=stream, ledger=f"sqlite:///{tmp_path}/ledger.db", **given)
+
+
+def taken(made, *, mode="once", clock=lambda: datetime(2026, 6, 1, tzinfo=UTC), waits=0, tell=lambda *_: None):
+    """Run in this process; follow mode ends after so many waits."""
+    left = [waits]
+
+    def wait(_):
+        left[0] -= 1
+
+    with (
+        SqlLedger.open(made.ledger, made.name) as ledger,
+        leased(ledger, "test", timedelta(seconds=60), tell) as lease,
+    ):
+        return keep_current(
+            made, ledger, lease, mode=mode, stopped=lambda: mode == "follow" and left[0] < 0, wait=wait, clock=clock,
+            poll=0.0, tell=tell,
+        )  # fmt: skip
+
+
+def entries_of(made):
+    """Every turn that is durable."""
+    with SqlLedger.open(made.ledger, made.name) as ledger:
+        return list(ledger.entries())
+
+
+def test_other_settings_are_another_deployment(tmp_path):
+    """A deployment that was begun with one model does not go on with another."""
+    made = deployment(tmp_path)
+    assert taken(made) == 4
+    other = deployment(tmp_path, strategy=strategies.Stateful(GaussianNB(var_smoothing=0.1), initial="3d",
+                                                              trigger=triggers.every("1d")))  # fmt: skip
+    with pytest.raises(pn.LedgerError, match="begun with other settings"):
+        taken(other)
+    assert taken(made) == 0
+
+
+def test_the_clock_closes_a_batch_whose_time_is_over(tmp_path):
+    """On a stream that is alive, a day that has ended is taken as it is, and a day without rows is a tick."""
+    made = deployment(tmp_path)
+    put(tmp_path, "0", 0, 100)  # four days and four hours
+    now = [datetime(2026, 1, 5, 9, tzinfo=UTC)]
+    assert taken(made, mode="follow", clock=lambda: now[0], waits=2) == 4
+    now[0] = datetime(2026, 1, 6, 0, 1, tzinfo=UTC)
+    assert taken(made, mode="follow", clock=lambda: now[0], waits=2) == 2
+    last = entries_of(made)
+    assert [(e.kind, e.rows) for e in last[4:]] == [("batch", 4), ("tick", 0)]
+    assert last[5].now == int(np.datetime64("2026-01-06", "us").astype(int))
+    put(tmp_path, "1", 100, 130)  # the rest of that day comes late, and is a batch of its own
+    assert taken(made, mode="follow", clock=lambda: now[0], waits=2) >= 1
+    assert sum(e.rows for e in entries_of(made)) >= 120
+    far = deployment(tmp_path / "far")
+    assert taken(far, mode="follow", clock=lambda: datetime(2026, 6, 1, tzinfo=UTC), waits=2) == 4, "a recording"
+
+
+def test_an_operators_word_is_the_next_turn(tmp_path):
+    """A champion that somebody appoints serves from the next turn on, and a stateful line goes on from it."""
+    made = deployment(tmp_path, 150)
+    taken(made)
+    with SqlLedger.open(made.ledger, made.name) as ledger:
+        before = ledger.alias("champion")
+        ledger.set_alias(AliasChange(
+            alias="champion", version="1.0", generation=before.generation, reason="it sold more", actor="kim", at=1,
+        ))  # fmt: skip
+    put(tmp_path, "1", 150, 200)
+    assert taken(made) == 3
+    operator, *after = entries_of(made)[6:]
+    assert (operator.kind, operator.serving) == ("operator", "1.0")
+    assert "kim: it sold more" in operator.decisions[0].reason
+    assert after[0].versions[0].version.parent == "1.0"
+    assert after[0].versions[0].version.number == "1.3"
+
+
+def test_a_recording_is_closed(tmp_path):
+    """After --until-end every label is joined; more rows are another deployment's."""
+    made = deployment(tmp_path)
+    assert taken(made, mode="until-end") == 6
+    assert entries_of(made)[-1].kind == "close"
+    assert taken(made, mode="until-end") == 0
+    put(tmp_path, "1", 100, 150)
+    with pytest.raises(pn.LedgerError, match="closed"):
+        taken(made)
+
+
+def test_a_gate_decides_and_remembers(tmp_path):
+    """With a real gate versions shadow until the bounds tell, also across restarts after every turn."""
+    gate = Gate(mode="before", margin=0.5, least_blocks=3, planned_labels=100)
+    made = deployment(tmp_path, 480, gate=gate)
+    with (
+        SqlLedger.open(made.ledger, made.name) as ledger,
+        leased(ledger, "test", timedelta(seconds=60), lambda *_: None) as lease,
+    ):
+        while Run(made, ledger, lease).step():
+            pass
+        statuses = ledger.statuses()
+    once = deployment(tmp_path / "once", 480, gate=gate)
+    taken(once)
+    assert [e.verdicts for e in entries_of(made)] == [e.verdicts for e in entries_of(once)]
+    outcomes = [v.outcome for e in entries_of(made) for v in e.verdicts]
+    assert outcomes.count("promote") > 1
+    assert "keep" in outcomes
+    assert list(statuses.values()).count("champion") == 1
+
+
+def test_storage_that_fails_for_a_while_is_waited_for(tmp_path, monkeypatch):
+    """A database that is restarted: the turn is taken again once it is back, and nothing is learned twice."""
+    made = deployment(tmp_path, 200)
+    commit, failures = SqlLedger.commit, [2]
+
+    def flaky(self, lease, entry):
+        if entry.turn == 5 and failures[0]:
+            failures[0] -= 1
+            raise StorageError("the server is gone", retryable=True)
+        return commit(self, lease, entry)
+
+    monkeypatch.setattr(SqlLedger, "commit", flaky)
+    told = []
+    assert taken(made, tell=lambda event, facts: told.append(event)) == 8
+    assert told.count("retrying") == 2
+    straight = deployment(tmp_path / "straight", 200)
+    taken(straight)
+    assert [e.decisions for e in entries_of(made)] == [e.decisions for e in entries_of(straight)]
+    monkeypatch.setattr(SqlLedger, "commit", lambda *_: (_ for _ in ()).throw(StorageError("read-only")))
+    put(tmp_path, "1", 200, 300)
+    with pytest.raises(StorageError, match="read-only"):
+        taken(made)
+
+
+def test_a_lost_lease_ends_a_turn(tmp_path):
+    """Who was overtaken commits nothing."""
+    made = deployment(tmp_path)
+    with SqlLedger.open(made.ledger, made.name) as ledger:
+        lease = ledger.acquire("one", timedelta(seconds=0.2))
+        run = Run(made, ledger, lease)
+        assert run.step()
+        time.sleep(0.3)
+        with SqlLedger.open(made.ledger, made.name) as other:
+            other.acquire("two", timedelta(seconds=60))
+            with pytest.raises(LeaseLost):
+                run.step()
+            with pytest.raises(LeaseHeld):
+                other.acquire("three", timedelta(seconds=60))
+            assert other.head().turn == 0
