@@ -27,6 +27,7 @@ NAMES = (
     "block_sums",
     "memory",
     "gate",
+    "durable_turn",
 )
 
 FORMAT = 1  #: of results.json

@@ -24,6 +24,7 @@ FIGURES = {
     "block_sums": 6,
     "memory": 1,
     "gate": 78,
+    "durable_turn": 5,
 }
 
 

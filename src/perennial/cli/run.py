@@ -32,6 +32,10 @@ _SHOWN = (
     "started",
     "ended",
     "collected",
+    "waiting",
+    "retrying",
+    "trial",
+    "hook failed",
 )
 
 
@@ -65,6 +69,7 @@ def command(
     from perennial.config import load
     from perennial.core.errors import ConfigError
     from perennial.ledger.sql import SqlLedger
+    from perennial.production.hooks import Hooks
     from perennial.production.metrics import Metrics
     from perennial.production.service import keep_current, leased
 
@@ -75,9 +80,12 @@ def command(
         metrics.serve(metrics_port)
     shown = _teller()
 
+    hooks = Hooks(loaded.config.hooks.model_dump(exclude_none=True), shown)
+
     def tell(event: str, facts: dict[str, Any]) -> None:
         metrics.see(event, facts)
         shown(event, facts)
+        hooks.see(event, facts)
 
     holder = f"{socket.gethostname()}:{os.getpid()}"
     with (

@@ -508,6 +508,17 @@ class Serialisation(Record):
         return Trust(pickle=self.pickle, types=self.trust)
 
 
+class Hooks(Record):
+    """Commands that hear of what happened, each given the event as JSON on its standard input."""
+
+    promoted: str | None = None
+    """The champion changed."""
+    rejected: str | None = None
+    """The gate turned a challenger down."""
+    quarantined: str | None = None
+    """Rows are never learned."""
+
+
 class Config(Record):
     """One deployment: the stream, the model, the strategies to compare, and the one to run."""
 
@@ -543,6 +554,8 @@ class Config(Record):
     """How long labelled examples are kept; none keeps no raw row."""
     ledger: str | None = None
     """Where versions and decisions are recorded, e.g. sqlite:///.perennial/ledger.db."""
+    hooks: Hooks = Hooks()
+    """Commands to run on promotion, rejection and quarantine."""
     blobs: str | None = None
     """Where models and rows are kept: a folder or s3://...; beside an SQLite ledger unless given."""
     serialisation: Serialisation = Serialisation()

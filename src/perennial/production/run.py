@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, final
 
 import numpy as np
@@ -23,15 +23,18 @@ from perennial.core.records import Appoint, Batch, Close, Lesson, Tick, Turn, Ve
 from perennial.core.state import State, Stored
 from perennial.core.times import EPOCH, micros, moment
 from perennial.engine import Engine, Event
+from perennial.gate import Gate
 from perennial.learners.golden import golden_set
 from perennial.ledger.errors import AliasMoved
-from perennial.ledger.records import Alias, AliasChange, AliasName, Entry, Lease, Saved, Segment
+from perennial.ledger.records import ALIASES, Alias, AliasChange, AliasName, Entry, Lease, Saved, Segment
 from perennial.ledger.sql import SqlLedger
 from perennial.production import tables
 from perennial.production.deployment import Deployment
 from perennial.production.trainer import SavingTrainer
 from perennial.stream.calendar import Calendar
 from perennial.stream.intake import Arrived, Bounds, Intake
+
+DISAGREEMENT = 0.1  #: share of rows that champion and challenger see differently, where nothing is known yet
 
 Kind = Literal["batch", "tick", "close", "operator"]
 Tell = Callable[[str, dict[str, Any]], None]  #: takes an event's name and its facts
@@ -84,10 +87,12 @@ class Run:
         self._intent: dict[str, Any] | None = json.loads(head.intent) if head.intent else None
         self._intake = Intake(self._deployment.stream, self._learner.task)
         self._engine: Engine | None = None
+        self._aliases = {name: self._ledger.alias(name) for name in ALIASES}
         self._alive = {segment.digest: segment for segment in self._ledger.segments()}
         self._fresh: dict[str, bytes] = {}
         self._now: int | None = None
-        self._closed = False
+        self._closed = self._on_trial = False
+        self._first: int | None = None  # instant of the first turn
         self._identity = self._deployment.identity()
         if head.turn >= 0:
             self._restore(State.from_bytes(self._ledger.get(head.checkpoint), {}))
@@ -101,7 +106,7 @@ class Run:
                 f"deployment {self._deployment.name!r} was begun with other settings of its stream, model or strategy: "
                 "go back to them, or give the new ones a name of their own"
             )
-        self._now, self._closed = about["now"], about["closed"]
+        self._now, self._closed, self._first = about["now"], about["closed"], about["first"]
         self._intake.restore(state.part("intake"))
         kept = state.part("engine")
         models = {number: self.model(number) for number in kept.plain["versions"]}
@@ -226,7 +231,7 @@ class Run:
         """A champion that an operator appointed since the last turn is an input of this one."""
         if self._engine is None:
             return False
-        alias = self._ledger.alias("champion")
+        alias = self._aliases["champion"] = self._ledger.alias("champion")
         serving = self._engine.serving
         if alias.version is None or alias.version == serving or alias.actor == "run":
             return False
@@ -251,7 +256,8 @@ class Run:
         state = self._engine.state()
         now = turn.now if self._now is None else max(self._now, turn.now)
         closed = self._closed or kind == "close"
-        about = State(plain={"run": {"identity": self._identity, "now": now, "closed": closed}})
+        first = self._first if self._first is not None else turn.now
+        about = State(plain={"run": {"identity": self._identity, "now": now, "closed": closed, "first": first}})
         whole = State.join(about, replace(state, models={}).under("engine"), self._intake.state().under("intake"))
         entry = Entry(
             turn=self._turn,
@@ -283,7 +289,8 @@ class Run:
         except AliasMoved:  # an operator was quicker: the turn is taken again, behind their word
             self._recover()
             return
-        self._turn, self._now, self._closed = self._turn + 1, now, closed
+        self._turn, self._now, self._closed, self._first = self._turn + 1, now, closed, first
+        self._point(entry.aliases)
         for gone in released:
             self._alive.pop(gone, None)
         self._fresh.clear()
@@ -351,14 +358,14 @@ class Run:
 
     def _moved(self, turn: Turn) -> tuple[AliasChange, ...]:
         """The pointers that this turn moves."""
-        out = []
-        champion = self._ledger.alias("champion")
+        champion = self._aliases["champion"]
         wanted: dict[AliasName, str | None] = {"challenger": turn.challenger}
         if turn.serving is not None and turn.serving != champion.version:
             wanted["champion"] = turn.serving
             wanted["previous"] = champion.version
+        out = []
         for name, version in wanted.items():
-            before: Alias = champion if name == "champion" else self._ledger.alias(name)
+            before = self._aliases[name]
             if before.version != version:
                 reason = next((v.reason for v in reversed(turn.verdicts) if v.version == version), "")
                 out.append(
@@ -366,7 +373,30 @@ class Run:
                 )
         return tuple(out)
 
+    def _point(self, changes: tuple[AliasChange, ...]) -> None:
+        """Remember where pointers point after a commit."""
+        for change in changes:
+            self._aliases[change.alias] = Alias(
+                alias=change.alias,
+                version=change.version,
+                generation=change.generation + 1,
+                reason=change.reason,
+                actor=change.actor,
+                at=change.at,
+            )
+
     # ------------------------------------------------------------------ what is told
+
+    def _expected(self, turn: Turn) -> str:
+        """How long a verdict may take at the pace of the stream so far, in words."""
+        gate = self._deployment.gate
+        if not isinstance(gate, Gate) or self._first is None:
+            return "until labels tell"
+        per_block = float(gate.block) if not isinstance(gate.block, timedelta) else 0.0
+        if isinstance(gate.block, timedelta):
+            per_block = self._intake.rows * micros(gate.block) / max(turn.now - self._first, 1)
+        wait = gate.expected_wait(labels_per_block=max(per_block, 1e-6), disagreement=DISAGREEMENT)
+        return f"{wait} (if it is as good, and they disagree on {DISAGREEMENT:.0%} of the rows)"
 
     def _say(self, entry: Entry, turn: Turn) -> None:
         at = f"{moment(entry.now):%Y-%m-%dT%H:%M:%SZ}"
@@ -388,6 +418,9 @@ class Run:
             version = saved.version
             what = {"version": version.number, "parent": version.parent, "rows": version.trained_rows}
             self._tell("trained", {**common, **what, "reason": version.reason, "digest": saved.state})
+        if turn.challenger is not None and not self._on_trial:
+            self._tell("trial", {**common, "version": turn.challenger, "reason": self._expected(turn)})
+        self._on_trial = turn.challenger is not None
         for verdict in entry.verdicts:
             self._tell("verdict", {**common, **{k: v for k, v in asdict(verdict).items() if v not in (None, {})}})
         for change in entry.aliases:

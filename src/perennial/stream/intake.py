@@ -188,6 +188,11 @@ class Intake:
         return self._canonical.newest
 
     @property
+    def rows(self) -> int:
+        """Rows that batches took."""
+        return self._canonical.rows
+
+    @property
     def newest_seen(self) -> int | None:
         """Newest event time among all rows that were read, also those that no batch took yet; None before the first."""
         held = self._pending.held
