@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 import perennial as pn
 from perennial import learners, strategies, triggers, windows
 from perennial.core.records import Close
+from perennial.gate import Gate
 from perennial.learners import as_learner
 from perennial.ledger.sql import SqlLedger
 from perennial.production import Deployment, tables
@@ -147,6 +148,27 @@ def test_run_is_backtest(tmp_path, real_stream, name, kind):
     )  # fmt: skip
     run(made)
     assert same_as_replayed(made, tmp_path / "prepared") >= (1 if kind == "frozen" else 2)
+
+
+@pytest.mark.parametrize("mode", ["before", "after"])
+@pytest.mark.parametrize("kind", ["stateless", "stateful", "hybrid"])
+def test_a_gate_decides_alike(tmp_path, mode, kind):
+    """On the bundled stream, verdicts and their evidence are the same in backtest and run."""
+    table = pq.read_table(str(files("perennial") / "demo" / "bank.parquet")).slice(0, 12_000)
+    write(table, tmp_path / "rows", [5_000, 4_000, 3_000])
+    words = [f.name for f in table.schema if f.type == pa.string() and f.name != "target"]
+    stream = pn.Stream(
+        tmp_path / "rows", time="timestamp", target="target", label_delay="1d", batch="1d", time_zone="Europe/Lisbon",
+        drop=words,
+    )  # fmt: skip
+    made = Deployment(
+        name="gated", stream=stream, strategy=kinds("7d", "4d")[kind], ledger=f"sqlite:///{tmp_path}/ledger.db",
+        gate=Gate(mode=mode, margin=0.02, least_blocks=4, planned_labels=2000, block=timedelta(hours=12)),
+    )  # fmt: skip
+    run(made)
+    assert same_as_replayed(made, tmp_path / "prepared") > 1
+    with SqlLedger.open(made.ledger, made.name) as ledger:
+        assert {"promote", "keep"} <= {verdict.outcome for verdict in ledger.verdicts()}
 
 
 def moving(past, now):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -274,6 +275,30 @@ def test_an_operators_word_is_the_next_turn(tmp_path):
     assert "kim: it sold more" in operator.decisions[0].reason
     assert after[0].versions[0].version.parent == "1.0"
     assert after[0].versions[0].version.number == "1.3"
+
+
+@pytest.mark.parametrize("kind", ["stateful", "stateless"])
+def test_observing_decides_and_trains_nothing(tmp_path, kind):
+    """The champion predicts and is scored, what would be trained is said, and acting again makes up for it."""
+    strategy = strategies.Stateless(GaussianNB(), initial="3d", trigger=triggers.every("2d"))
+    if kind == "stateful":
+        strategy = strategies.Stateful(GaussianNB(), initial="3d", trigger=triggers.every("1d"))
+    made = deployment(tmp_path, strategy=strategy)
+    watched = replace(made, observe=True)
+    with pytest.raises(pn.LedgerError, match="no champion to observe"):
+        taken(watched)
+    assert taken(made) == 4
+    put(tmp_path, "1", 100, 200)
+    assert taken(watched) == 4
+    seen = entries_of(made)[4:]
+    assert all(e.serving == "1.0" and not e.versions and e.predictions for e in seen)
+    told = [d.reason for e in seen for d in e.decisions]
+    assert any("observed, would" in reason for reason in told)
+    assert not any(d.fire for e in seen for d in e.decisions)
+    put(tmp_path, "2", 200, 230)
+    assert taken(made) == 1
+    (saved,) = entries_of(made)[-1].versions
+    assert saved.version.trained_rows == {"stateful": 192 - 6 + 1 - (72 - 6 + 1), "stateless": 192 - 6 + 1}[kind]
 
 
 def test_a_recording_is_closed(tmp_path):

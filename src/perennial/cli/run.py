@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -47,6 +48,9 @@ def command(
     until_end: Annotated[
         bool, typer.Option("--until-end", help="Take all there is, the last batch too, and close: a recording.")
     ] = False,
+    observe: Annotated[
+        bool, typer.Option("--observe", help="Predict, score and say what would be trained, and train nothing.")
+    ] = False,
     poll: Annotated[float, typer.Option("--poll", min=0.05, help="Seconds between looks at the source.")] = 5.0,
     lease: Annotated[
         float, typer.Option("--lease", min=1.0, help="Seconds until another process may take over.")
@@ -74,7 +78,7 @@ def command(
     from perennial.production.service import keep_current, leased
 
     loaded = load(config)
-    deployment = loaded.deployment()
+    deployment = replace(loaded.deployment(), observe=observe)
     metrics = Metrics(deployment.name)
     if metrics_port is not None:
         metrics.serve(metrics_port)

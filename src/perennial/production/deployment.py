@@ -15,6 +15,7 @@ from perennial.engine import Engine, check_can_update
 from perennial.gate import Gate as PairedGate
 from perennial.learners import as_learner
 from perennial.learners.saved import sha256
+from perennial.production.observing import Observing
 from perennial.strategies import Strategy
 from perennial.stream import Stream
 from perennial.stream.canonical import least_delay
@@ -49,6 +50,8 @@ class Deployment:
         Base of every seed.
     trust : Trust
         In which forms models may be saved, and which types besides ours may be in them.
+    observe : bool
+        Decide and record, and train nothing: needs a champion that is there already.
 
     Raises
     ------
@@ -69,6 +72,7 @@ class Deployment:
     retention: timedelta | None = None
     seed: int = 0
     trust: Trust = field(default_factory=Trust)
+    observe: bool = False
 
     def __post_init__(self) -> None:
         check_can_update(self.strategy, self.learner)
@@ -100,7 +104,7 @@ class Deployment:
         learner = self.learner
         known: tuple[Label, ...] = (False, True) if learner.task == "classification" and label_type == "bool" else ()
         return Engine(
-            self.strategy,
+            Observing(self.strategy) if self.observe else self.strategy,
             learner,
             schema=schema,
             trainer=trainer,

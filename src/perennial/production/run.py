@@ -96,6 +96,10 @@ class Run:
         self._identity = self._deployment.identity()
         if head.turn >= 0:
             self._restore(State.from_bytes(self._ledger.get(head.checkpoint), {}))
+        if self._deployment.observe and (self._engine is None or self._engine.serving is None):
+            raise LedgerError(
+                f"deployment {self._deployment.name!r} has no champion to observe: run it without --observe first"
+            )
         self._intake.refresh()
         reach("recover.after")
 

@@ -1,0 +1,122 @@
+"""An operator's word: which version answers from the next turn on.
+
+A word is a move of two pointers in one transaction, ``champion`` to the version and ``previous`` to the one that was
+champion. It needs no lease. A run that is going on heeds it at the beginning of its next turn, and records that as a
+turn of its own; one that is taking a turn finishes it, or takes it again behind the word where it moves the champion
+too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from perennial.core.errors import ConfigError, LedgerError
+from perennial.learners.golden import reproduces_set
+from perennial.ledger.records import Alias, AliasChange, Saved
+from perennial.ledger.sql import SqlLedger
+from perennial.production.deployment import Deployment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """What an operator did: ``version`` is champion now, ``left`` was before and is ``previous`` now."""
+
+    version: str
+    left: str | None
+    reason: str
+    actor: str
+
+
+def promote(ledger: SqlLedger, deployment: Deployment, number: str, *, actor: str, reason: str = "") -> Moved:
+    """Make a version champion, whatever the gate says.
+
+    Its model is loaded and held against its golden predictions first: a run could not go on with one that is broken.
+
+    Parameters
+    ----------
+    ledger : SqlLedger
+        Of the deployment.
+    deployment : Deployment
+        What loads the model.
+    number : str
+        The version, ``"MAJOR.MINOR"``.
+    actor, reason : str
+        Who, and why; recorded.
+
+    Raises
+    ------
+    UnknownVersion
+        If there is no such version; suggests the nearest.
+    ConfigError
+        If it is champion already.
+    LedgerError, FormatError
+        If its model cannot be read, or predicts otherwise than it did.
+    AliasMoved
+        If somebody moved a pointer at the same time: nothing was done.
+    """
+    saved = ledger.version(number)
+    champion = ledger.alias("champion")
+    if champion.version == number:
+        raise ConfigError("version", number, "it is champion already: see  perennial versions")
+    return _move(ledger, deployment, saved, champion, ledger.alias("previous"), actor=actor, reason=reason)
+
+
+def rollback(ledger: SqlLedger, deployment: Deployment, *, actor: str, reason: str = "") -> Moved:
+    """Make the version before the champion champion again: one step.
+
+    ``previous`` then points to the version that was left, so that a second roll back goes forward again to where it
+    was. To go further back, name the version: :func:`promote`.
+
+    Raises
+    ------
+    LedgerError
+        If there was no champion before; else as :func:`promote`.
+    """
+    champion, previous = ledger.alias("champion"), ledger.alias("previous")
+    if previous.version is None or previous.version == champion.version:
+        now = f"{champion.version} is the only one there was" if champion.version else "there is none yet"
+        raise LedgerError(
+            f"{ledger.deployment!r} has no champion to go back to ({now}): name a version,  perennial promote"
+        )
+    saved = ledger.version(previous.version)
+    told = reason or f"roll back from {champion.version}"
+    return _move(ledger, deployment, saved, champion, previous, actor=actor, reason=told)
+
+
+def _move(
+    ledger: SqlLedger,
+    deployment: Deployment,
+    saved: Saved,
+    champion: Alias,
+    previous: Alias,
+    *,
+    actor: str,
+    reason: str,
+) -> Moved:
+    number = saved.version.number
+    fault = broken(ledger, deployment, saved)
+    if fault is not None:
+        raise LedgerError(f"{number} cannot be made champion, {fault}: choose another, and see  perennial doctor")
+    # event time, as the run's own moves have it: what is asked of the past then agrees with who served
+    now = max((entry.now for entry in ledger.entries()), default=saved.version.at)
+    changes = [AliasChange(
+        alias="champion", version=number, generation=champion.generation, reason=reason, actor=actor, at=now
+    )]  # fmt: skip
+    if champion.version is not None:
+        changes.append(AliasChange(
+            alias="previous", version=champion.version, generation=previous.generation, reason=reason, actor=actor,
+            at=now,
+        ))  # fmt: skip
+    ledger.set_aliases(changes)
+    return Moved(version=number, left=champion.version, reason=reason, actor=actor)
+
+
+def broken(ledger: SqlLedger, deployment: Deployment, saved: Saved) -> str | None:
+    """What is wrong with a version's saved model; None if it loads and says what it said before it was saved."""
+    try:
+        model = deployment.load(ledger.get(saved.blob))
+        if saved.golden and not reproduces_set(model, ledger.get(saved.golden)):
+            return "its model predicts otherwise than when it was saved"
+    except Exception as error:  # whatever a framework raises on a model that it cannot use
+        return f"its model cannot be used: {error}"
+    return None
