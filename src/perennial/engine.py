@@ -16,7 +16,7 @@ nothing since.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import Any, final
@@ -235,6 +235,14 @@ class Engine:
     def serving(self) -> str | None:
         """The version that answers."""
         return _number(self._champion)
+
+    def erase(self, position: NDArray[np.int64], renamed: Mapping[str, str]) -> None:
+        """Rows that are learned by nothing from now on, and whose labels are forgotten.
+
+        ``renamed`` says what the store has in place of their chunks. What was learned from them before stays learned.
+        """
+        self._book.erase(position, renamed)
+        self._unlearned = self._unlearned[~np.isin(self._unlearned, position)]
 
     def last_label(self) -> int:
         """The instant by which every label that is on its way is known; the lowest there is if none is."""

@@ -64,7 +64,7 @@ STREAMS = {
 
 
 def replayed(made, folder):
-    """The turns of a backtest, and its batches."""
+    """The turns of a backtest."""
     stream = made.stream
     prepared = stream.prepare(folder)
     learner = as_learner(made.strategy.model)
@@ -76,8 +76,8 @@ def replayed(made, folder):
     )  # fmt: skip
     engine = job.engine(Trainings(None))
     for batch in prepared.batches(learner.task):
-        yield engine.advance(batch), batch
-    yield engine.advance(Close(now=job.closes_at)), None
+        yield engine.advance(batch)
+    yield engine.advance(Close(now=job.closes_at))
 
 
 def run(made):
@@ -98,7 +98,7 @@ def same_as_replayed(made, folder):
     with SqlLedger.open(made.ledger, made.name, create=False) as ledger:
         saved = {s.version.number: s for s in ledger.versions()}
         entries = ledger.entries()
-        for turn, batch in replayed(made, folder):
+        for turn in replayed(made, folder):
             entry = next(entries)
             assert entry.decisions == turn.decisions
             assert entry.verdicts == turn.verdicts
@@ -110,7 +110,7 @@ def same_as_replayed(made, folder):
                 versions += 1
             if turn.predicted is not None:
                 told = tables.from_bytes(ledger.get(entry.predictions))
-                assert told.equals(tables.from_bytes(tables.predictions(turn.predicted, batch)))
+                assert told.equals(tables.from_bytes(tables.predictions(turn.predicted)))
             if len(turn.joined.position):
                 joined = tables.from_bytes(ledger.get(entry.labels))
                 assert joined.equals(tables.from_bytes(tables.labels(turn.joined, turn.classes)))

@@ -208,7 +208,7 @@ def _stream(config: Config, folder: Path) -> Stream:
     given = config.stream
     label = given.label
     return Stream(
-        _seen_from_here(folder / given.source),
+        _source(given.source, folder),
         name=config.name,
         time=given.time,
         target=label.column,
@@ -229,8 +229,19 @@ def _stream(config: Config, folder: Path) -> Stream:
         features=given.features.build if given.features is not None else None,
         lookback=given.features.lookback if given.features is not None else None,
         lateness=given.lateness,
-        labels=_seen_from_here(folder / given.labels) if given.labels is not None else None,
+        labels=_source(given.labels, folder) if given.labels is not None else None,
     )
+
+
+def _source(given: str, folder: Path) -> str:
+    """A path or a database's URL; relative to the configuration, it becomes relative to the working folder."""
+    from perennial.stream.sources import is_url
+
+    if is_url(given):
+        from perennial.stream.sql import moved
+
+        return moved(given, lambda path: _seen_from_here(folder / path))
+    return _seen_from_here(folder / given)
 
 
 def _seen_from_here(path: Path) -> str:

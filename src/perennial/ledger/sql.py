@@ -10,7 +10,7 @@ import hashlib
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -355,15 +355,15 @@ class SqlLedger:
             self._record(connection, entry)
             for change in entry.aliases:
                 self._move(connection, change, entry.turn)
-            self._bury(connection, entry)
-            outdated = self._drop_checkpoint(connection, entry)
+            outdated = [*self._bury(connection, entry), *self._drop_checkpoint(connection, entry)]
             failpoints.reach("commit.inside")
         self._pending.clear()
         self._loose.clear()
         failpoints.reach("commit.after")
-        if outdated and time.monotonic() < safe_until:
-            with suppress(StorageError):  # the turn is committed: what stays is left to `collect`
-                self.blobs.delete(outdated)
+        for digest in outdated:
+            if time.monotonic() < safe_until:
+                with suppress(StorageError):  # the turn is committed: what stays is left to `collect`
+                    self.blobs.delete(digest)
 
     def _advance(self, connection: sa.Connection, entry: Entry) -> None:
         """Move the head, as a compare-and-set on its turn."""
@@ -428,27 +428,37 @@ class SqlLedger:
                 )
         return made
 
-    def _bury(self, connection: sa.Connection, entry: Entry) -> None:
-        """Mark released segments as dead; of equal ones, the oldest."""
+    def _bury(self, connection: sa.Connection, entry: Entry) -> list[str]:
+        """Mark released segments as dead, of equal ones the oldest, and let go of bytes that none alive has.
+
+        Gives the digests of those that are in the blob store.
+        """
+        outside = []
         for seq, digest in enumerate(entry.released):
             born = connection.execute(self._say.oldest_alive, {"digest": digest}).scalar()
             if born is None:
                 raise Conflict(f"turn {entry.turn} releases segment {digest}, and none of that digest is alive")
             connection.execute(self._say.bury, {"oldest_born": born, "at_turn": entry.turn, "at_seq": seq})
+            if connection.execute(self._say.oldest_alive, {"digest": digest}).scalar() is None:
+                row = connection.execute(self._say.payload_place, {"digest": digest}).one_or_none()
+                if row is not None and row.erased_at is None:
+                    connection.execute(self._say.drop_payload, {"gone": digest})
+                    outside += [digest] if row.outside else []
+        return outside
 
-    def _drop_checkpoint(self, connection: sa.Connection, entry: Entry) -> str:
+    def _drop_checkpoint(self, connection: sa.Connection, entry: Entry) -> list[str]:
         """Delete the checkpoint that newer ones have made superfluous; its digest, if it is in the blob store."""
         if not entry.checkpoint:
-            return ""
+            return []
         found = connection.execute(self._say.checkpoints, {"count": self._keep_checkpoints + 1}).all()
         *newer, old = (row.checkpoint for row in found)
         if len(newer) < self._keep_checkpoints or old in newer:
-            return ""
+            return []
         row = connection.execute(self._say.payload_place, {"digest": old}).one_or_none()
         if row is None or row.kept or row.erased_at is not None:
-            return ""
+            return []
         connection.execute(self._say.drop_payload, {"gone": old})
-        return old if row.outside else ""
+        return [old] if row.outside else []
 
     # -- aliases
 
@@ -464,9 +474,13 @@ class SqlLedger:
         ConfigError
             If the alias is none, or the champion would be taken away.
         """
+        return self.set_aliases([change])[0]
+
+    def set_aliases(self, changes: Sequence[AliasChange]) -> list[Alias]:
+        """Move several pointers as :meth:`set_alias` does, all in one transaction or none."""
         with self._database.writing() as connection:
             connection.execute(self._say.lock_head)  # before it is read: moves happen one after the other
-            return self._move(connection, change, None)
+            return [self._move(connection, change, None) for change in changes]
 
     def _move(self, connection: sa.Connection, change: AliasChange, turn: int | None) -> Alias:
         current = self._alias(connection, change.alias)

@@ -289,6 +289,7 @@ def _span(ranges: list[list[int]], segments: tuple[Segment, ...]) -> dict[str, A
 
     Segments tell them also after their rows were released.
     """
+    segments = tuple(sorted(segments, key=lambda segment: segment.first))  # what was erased has one in its place
     oldest, newest = [], []
     firsts = [segment.first for segment in segments]
     for low, high in ranges:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from perennial.core.errors import ConfigError, LedgerError
 from perennial.learners.golden import reproduces_set
+from perennial.ledger.errors import MissingBlob
 from perennial.ledger.records import Alias, AliasChange, Saved
 from perennial.ledger.sql import SqlLedger
 from perennial.production.deployment import Deployment
@@ -112,11 +113,22 @@ def _move(
 
 
 def broken(ledger: SqlLedger, deployment: Deployment, saved: Saved) -> str | None:
-    """What is wrong with a version's saved model; None if it loads and says what it said before it was saved."""
+    """What is wrong with a version's saved model; None if it loads and says what it said before it was saved.
+
+    A golden set that was erased with a subject, or lost, is no fault of the model: ``ledger.check`` tells the latter.
+    """
     try:
         model = deployment.load(ledger.get(saved.blob))
-        if saved.golden and not reproduces_set(model, ledger.get(saved.golden)):
+        golden = _golden(ledger, saved)
+        if golden and not reproduces_set(model, golden):
             return "its model predicts otherwise than when it was saved"
     except Exception as error:  # whatever a framework raises on a model that it cannot use
         return f"its model cannot be used: {error}"
     return None
+
+
+def _golden(ledger: SqlLedger, saved: Saved) -> bytes:
+    try:
+        return ledger.get(saved.golden) if saved.golden else b""
+    except MissingBlob:
+        return b""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from perennial.core.errors import LedgerError
 from perennial.core.features import Chunk, Features, Schema
-from perennial.core.protocols import Interleaved, Learner, LearnsUnlabelled, Summable, Updatable
+from perennial.core.protocols import Interleaved, Learner, Summable, Updatable
 from perennial.core.records import UNLABELLED, Examples, Label, TaskKind
 from perennial.core.state import Stored
 from perennial.ledger.errors import MissingBlob
@@ -88,7 +88,7 @@ def reproduce(deployment: Deployment, ledger: SqlLedger, number: str) -> Reprodu
     else:
         lesson = _lesson(saved)
         position = _positions(lesson["rows"])
-        _demand(ledger, store, number, position)
+        _demand(store, number, position)
         entries = _upto(ledger, number)
         labels, classes = _labels(ledger, entries, _seeded(deployment, intake), deployment.learner.task)
         if len(classes) < lesson["classes"]:
@@ -176,31 +176,28 @@ def _typed(label: Label) -> tuple[str, Label]:
 def _weighted(examples: Examples, weights: NDArray[np.float64]) -> Examples:
     """With the window's weights, times the stream's own."""
     own = examples.weights
-    return Examples(
-        features=examples.features,
-        rows=examples.rows,
-        time=examples.time,
-        codes=examples.codes,
-        classes=examples.classes,
-        values=examples.values,
-        weights=weights if own is None else own * weights,
-        groups=examples.groups,
-    )
+    return replace(examples, weights=weights if own is None else own * weights)
 
 
-def _demand(ledger: SqlLedger, store: _Store, number: str, position: NDArray[np.int64]) -> None:
-    """Raise ``LedgerError`` unless every row is kept, saying which are not and why."""
-    gone = store.gone(position)
-    if not gone:
-        return
-    rows = ", ".join(f"{low:,}..{high - 1:,}" if high - low > 1 else f"{low:,}" for low, high in gone[:5])
-    more = f" and {len(gone) - 5:,} more runs" if len(gone) > 5 else ""
-    count = sum(high - low for low, high in gone)
-    raise LedgerError(
-        f"{number} cannot be reproduced: {count:,} of the {len(position):,} rows that it learned are gone, "
-        f"{rows}{more}. They were released as `retention` says, or erased: to reproduce later versions, keep rows "
-        "longer"
-    )
+def _demand(store: _Store, number: str, position: NDArray[np.int64]) -> None:
+    """Raise ``LedgerError`` unless every row is kept as it was, saying which are not and why."""
+    released, erased = store.gone(position)
+    for gone, why in (
+        (released, "released as `retention` says: to reproduce later versions, keep rows longer"),
+        (erased, "erased with their subject, and are forgotten: train without them"),
+    ):
+        if len(gone):
+            raise LedgerError(
+                f"{number} cannot be reproduced: {len(gone):,} of the {len(position):,} rows that it learned are gone, "
+                f"{_spelled(gone)}; they were {why}"
+            )
+
+
+def _spelled(rows: NDArray[np.int64], most: int = 5) -> str:
+    """Ascending positions as runs, the first few of them."""
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
+    shown = [f"{run[0]:,}..{run[-1]:,}" if len(run) > 1 else f"{run[0]:,}" for run in runs[:most]]
+    return ", ".join(shown) + (f" and {len(runs) - most:,} more runs" if len(runs) > most else "")
 
 
 class _Store:
@@ -230,15 +227,18 @@ class _Store:
                 self._held[number] = None
         return self._held[number]
 
-    def gone(self, position: NDArray[np.int64]) -> list[tuple[int, int]]:
-        """Runs ``[low, high)`` of positions whose rows are kept no more, ascending."""
-        which = self._which(position)
-        erased = [number for number in np.unique(which[which >= 0]).tolist() if self._stored(number) is None]
-        missing = np.sort(position[(which < 0) | np.isin(which, erased)])
-        if not len(missing):
-            return []
-        cuts = np.flatnonzero(np.diff(missing) != 1) + 1
-        return [(int(run[0]), int(run[-1]) + 1) for run in np.split(missing, cuts)]
+    def gone(self, position: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Positions whose rows were released, and those whose rows were erased, both ascending."""
+        ascending = np.sort(position)
+        which = self._which(ascending)
+        erased = []
+        for number in np.unique(which[which >= 0]).tolist():
+            here = ascending[which == number]
+            stored = self._stored(number)
+            # an erased row is blank where it lies: its digest is zero
+            blank = stored is None or ~stored.rows[here - self._firsts[number]].any(axis=1)
+            erased.append(here[blank] if stored is not None else here)
+        return ascending[which < 0], np.concatenate(erased) if erased else np.empty(0, np.int64)
 
     def examples(
         self,

@@ -16,7 +16,7 @@ from typing import Any, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
-from perennial.core.errors import LedgerError
+from perennial.core.errors import ConfigError, LedgerError
 from perennial.core.failpoints import reach
 from perennial.core.protocols import Learner
 from perennial.core.records import Appoint, Batch, Close, Lesson, Tick, Turn, Version
@@ -28,8 +28,9 @@ from perennial.learners.golden import golden_set
 from perennial.ledger.errors import AliasMoved
 from perennial.ledger.records import ALIASES, Alias, AliasChange, AliasName, Entry, Lease, Saved, Segment
 from perennial.ledger.sql import SqlLedger
-from perennial.production import tables
+from perennial.production import erasing, tables
 from perennial.production.deployment import Deployment
+from perennial.production.erasing import Erased
 from perennial.production.trainer import SavingTrainer
 from perennial.stream.calendar import Calendar
 from perennial.stream.intake import Arrived, Bounds, Intake
@@ -231,6 +232,115 @@ class Run:
         reach("turn.after")
         self._commit(kind, turn, batch, arrived)
 
+    def erase(self, key: str) -> Erased:
+        """Forget a subject: see :mod:`~perennial.production.erasing`. Several turns, each durable.
+
+        After a crash do it again: what is left is erased, and versions are named that had learned of what was left.
+
+        Raises
+        ------
+        ConfigError
+            If the stream has no key column.
+        LedgerError
+            If nothing of this subject is kept.
+        """
+        if self._deployment.stream.key is None:
+            raise ConfigError("key", key, "the stream names no `key` column, so nobody can say whose rows these are")
+        marks: dict[str, NDArray[np.bool_]] = {}
+        words: dict[str, set[int]] = {}
+        lonely: dict[str, set[int]] = {}
+        for segment in self._alive.values():
+            batch = tables.from_bytes(self._ledger.get(segment.digest)).combine_chunks()
+            rows = erasing.rows_of(batch, key)
+            for name in self._categories(batch):
+                codes = batch.column(name).to_numpy()
+                words.setdefault(name, set()).update(codes[rows].tolist())
+                lonely.setdefault(name, set()).update(codes[~rows].tolist())
+            if rows.any():
+                marks[segment.digest] = rows
+        if not marks:
+            raise LedgerError(f"no row of {key!r} is kept: check the key, or they were released or erased before")
+        segments = [segment for digest, segment in self._alive.items() if digest in marks]
+        positions = np.sort(np.concatenate([s.first + np.flatnonzero(marks[s.digest]) for s in segments]))
+        versions = self._ledger.versions()
+        golden = self._drop_golden(
+            segments, positions, versions
+        )  # first: a crash leaves rows by which to find the rest
+        gone = self._forgotten_words(erasing.lonely_words(words, lonely))
+        self._intake.erase([key, *self._typed(key)], gone)
+        for segment in segments:
+            self._blank(segment, marks[segment.digest])
+        self._note_turn("checkpoints before it are gone")  # as many as are kept, so that none of them is older
+        self._note_turn("a subject was erased")
+        self._ledger.scrub()
+        return Erased(
+            rows=len(positions),
+            segments=len(segments),
+            words=sum(map(len, gone.values())),
+            golden=golden,
+            versions=erasing.touched(versions, positions, self._aliases["champion"].version),
+        )
+
+    def _categories(self, batch: Any) -> list[str]:
+        schema = self._intake.schema
+        return [f"f{j}" for j in schema.categories if f"f{j}" in batch.schema.names]
+
+    def _typed(self, key: str) -> list[Any]:
+        """The key as a number, where it may be one."""
+        return [int(key)] if key.lstrip("-").isdigit() else []
+
+    def _forgotten_words(self, codes: dict[str, set[int]]) -> dict[str, set[str]]:
+        schema = self._intake.schema
+        out = {}
+        for name, some in codes.items():
+            column = schema.columns[int(name[1:])].name
+            out[column] = {schema.vocabularies[column].words[code] for code in some}
+        return out
+
+    def _blank(self, segment: Segment, rows: NDArray[np.bool_]) -> None:
+        assert self._engine is not None
+        batch = tables.from_bytes(self._ledger.get(segment.digest)).combine_chunks()
+        digest = self._ledger.put(erasing.blanked(batch, rows))
+        self._engine.erase(segment.first + np.flatnonzero(rows), {segment.digest: digest})
+        fresh = replace(segment, digest=digest)
+        self._note_turn(f"{int(rows.sum()):,} rows of one subject were erased", fresh, (segment.digest,))
+        del self._alive[segment.digest]
+        self._alive[digest] = fresh
+
+    def _note_turn(self, note: str, segment: Segment | None = None, released: tuple[str, ...] = ()) -> None:
+        """A turn that changes what is kept, and nothing else."""
+        now = self._now if self._now is not None else 0
+        state = self._whole_state(now, self._closed)
+        entry = Entry(
+            turn=self._turn,
+            kind="operator",
+            now=now,
+            first=-1,
+            rows=0,
+            position=json.dumps(self._intake.position.to_plain()),
+            checkpoint=self._ledger.put(state.to_bytes()),
+            serving=self._engine.serving if self._engine is not None else None,
+            segment=segment,
+            released=released,
+            notes=(note,),
+        )
+        self._ledger.commit(self._lease, entry)
+        self._turn += 1
+
+    def _drop_golden(
+        self, segments: list[Segment], positions: NDArray[np.int64], versions: list[Saved]
+    ) -> tuple[str, ...]:
+        """Golden sets that hold an erased row go; their versions are named."""
+        starts = erasing.golden_of(segments, positions)
+        turns = {entry.turn for entry in self._ledger.entries() if entry.first in starts}
+        born = {s.version.number: e.turn for e in self._ledger.entries() for s in e.versions}
+        out = []
+        for saved in versions:
+            if saved.golden and born[saved.version.number] in turns:
+                self._ledger.forget(saved.golden)
+                out.append(saved.version.number)
+        return tuple(out)
+
     def _heed_operator(self) -> bool:
         """A champion that an operator appointed since the last turn is an input of this one."""
         if self._engine is None:
@@ -257,12 +367,10 @@ class Run:
             self._alive[segment.digest] = segment
         versions = self._versions(turn)
         released = self._released(turn.now)
-        state = self._engine.state()
         now = turn.now if self._now is None else max(self._now, turn.now)
         closed = self._closed or kind == "close"
-        first = self._first if self._first is not None else turn.now
-        about = State(plain={"run": {"identity": self._identity, "now": now, "closed": closed, "first": first}})
-        whole = State.join(about, replace(state, models={}).under("engine"), self._intake.state().under("intake"))
+        self._first = self._first if self._first is not None else turn.now
+        whole = self._whole_state(now, closed)
         entry = Entry(
             turn=self._turn,
             kind=kind,
@@ -279,7 +387,7 @@ class Run:
             scores={turn.loss.name: (turn.loss.n, turn.loss.total)} if turn.loss.n else {},
             segment=segment,
             released=released,
-            predictions=ledger.put(tables.predictions(turn.predicted, batch)) if turn.predicted and batch else "",
+            predictions=ledger.put(tables.predictions(turn.predicted)) if turn.predicted else "",
             labels=ledger.put(tables.labels(turn.joined, turn.classes)) if len(turn.joined.position) else "",
             aliases=self._moved(turn),
             quarantined=turn.quarantined,
@@ -293,12 +401,19 @@ class Run:
         except AliasMoved:  # an operator was quicker: the turn is taken again, behind their word
             self._recover()
             return
-        self._turn, self._now, self._closed, self._first = self._turn + 1, now, closed, first
+        self._turn, self._now, self._closed = self._turn + 1, now, closed
         self._point(entry.aliases)
         for gone in released:
             self._alive.pop(gone, None)
         self._fresh.clear()
         self._say(entry, turn)
+
+    def _whole_state(self, now: int, closed: bool) -> State:
+        """All that the next turn depends on."""
+        assert self._engine is not None
+        about = {"identity": self._identity, "now": now, "closed": closed, "first": self._first}
+        engine = replace(self._engine.state(), models={}).under("engine")
+        return State.join(State(plain={"run": about}), engine, self._intake.state().under("intake"))
 
     def _segment(self, arrived: Arrived) -> Segment:
         digest = self._ledger.put(arrived.segment)

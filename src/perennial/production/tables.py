@@ -8,16 +8,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 
-from perennial.core.records import Batch, Joined, Label, Predicted
+from perennial.core.records import Joined, Label, Predicted
 
 
-def predictions(predicted: Predicted, batch: Batch) -> bytes:
-    """Row, id, event time, prediction, probabilities and version of each row that was predicted."""
+def predictions(predicted: Predicted) -> bytes:
+    """Row, event time, prediction, probabilities and version of each row that was predicted.
+
+    The row's id is in the store beside its features: once a subject is erased there, nothing ties a prediction to them.
+    """
     told = predicted.prediction
     n = len(told)
     columns: dict[str, Any] = {"row": np.arange(predicted.first, predicted.first + n), "time": predicted.time}
-    if batch.ids is not None:
-        columns["id"] = pa.array(batch.ids)
     if told.values is not None:
         columns["prediction"] = told.values
     else:

@@ -7,7 +7,7 @@ no earlier. Memory is bounded by what the window keeps plus the longest wait for
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, final
 
@@ -148,6 +148,11 @@ class _Rows:
         out._parts, out.n = parts, count
         out._columns = columns
         return out
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Chunks by the names of what the store has in their place."""
+        for _, chunk, _ in self._parts:
+            chunk.name = names.get(chunk.name, chunk.name)
 
     @property
     def chunks(self) -> set[str]:
@@ -481,6 +486,24 @@ class Book:
             at += size
         held = {name: _Rows.restore(state.part(name), fetch) for name in plain["segments"]}
         self._initial, self._rows = held.get("initial"), held.get("rows")
+
+    def erase(self, position: NDArray[np.int64], renamed: Mapping[str, str]) -> None:
+        """Forget labels of rows, also those on their way, and learn the rows never; their chunks have other names."""
+        for rows in self._segments():
+            inside = (position >= rows.base) & (position < rows.stop)
+            at = position[inside] - rows.base
+            rows.column("learnable")[at] = False
+            rows.column("known")[at] = False
+            rows.column("label")[at] = UNLABELLED if self._by_code else np.nan
+            rows.rename(renamed)
+        heap, self._heap = self._heap, []
+        for due in heap:
+            stays = ~np.isin(due.position, position)
+            stays[: due.done] = False
+            if stays.any():
+                known_at, where, labels = due.known_at[stays], due.position[stays], due.labels[stays]
+                kept = _Due(int(known_at[0]), due.order, int(where.min()), known_at, where, labels, due.own)
+                heapq.heappush(self._heap, kept)
 
     @property
     def chunks(self) -> set[str]:

@@ -5,7 +5,7 @@ A backtest puts a whole history through it and a production run one batch after 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, final
@@ -183,7 +183,7 @@ class Canonical:
             out["late"] = pa.array(late)
         if stream.weight is not None:
             out["weight"] = _weights(rows.column(stream.weight), stream.weight, first, origin)
-        for role in ("group", "id"):
+        for role in ("group", "id", "key"):
             if (column := getattr(stream, role)) is not None:
                 out[role] = rows.column(column)
         for name in self._extra:
@@ -231,6 +231,13 @@ class Canonical:
             zone=self._time.zone,
             lateness=stream.span("lateness") or timedelta(0),
         )
+
+    def erase(self, keys: Collection[Any], words: Mapping[str, Collection[str]]) -> None:
+        """Forget past rows of these keys, and words of category columns that nobody else used."""
+        if self._lookback is not None:
+            self._lookback.erase(keys)
+        for name, gone in words.items():
+            self.encoder.erase(name, gone)
 
     # ------------------------------------------------------------------ checkpoints
 

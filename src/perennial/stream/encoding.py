@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from base64 import b64decode, b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, final
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from perennial.core.features import Column, Kind, Schema, Vocabulary
 
 DIGEST_BYTES = 16
+ERASED = "\x00erased "  #: before the code of a word that was forgotten
 _BLOCK_ROWS = 1024
 
 
@@ -65,6 +66,15 @@ class Encoder:
         words = {column.name: Vocabulary() for column in columns if column.kind is Kind.CATEGORY}
         self.schema = Schema(columns, words)
         self._columns = [_column(column, words) for column in columns]
+
+    def erase(self, column: str, words: Collection[str]) -> None:
+        """Words of a category column that are forgotten: their codes stay taken, and mean nothing."""
+        known = self.schema.vocabularies[column].words
+        kept = [f"{ERASED}{code}" if word in words else word for code, word in enumerate(known)]
+        state = self.state()
+        state["words"][column] = kept
+        fresh = type(self).restore(state, [c.name for c in self.schema.columns if c.kind is Kind.TEXT])
+        self.schema, self._columns = fresh.schema, fresh._columns
 
     def state(self) -> dict[str, Any]:
         """Types and words, as plain values; what was counted is not among them."""

@@ -1,24 +1,30 @@
 """A source that grows: rows behind a position, and a position that says when the source no longer holds it.
 
-A position is plain data, ordered, and opaque to everybody else: the file, the rows read of it, and a digest of the last
-of them, by which a file that was rewritten is told from one that grew.
+A position is plain data, ordered, and opaque to everybody else: the file or table, the rows read of it, and a digest of
+the last of them, by which a file that was rewritten is told from one that grew. Files are read here, tables of a
+database in :mod:`perennial.stream.sql`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Protocol, final
 
 from perennial.core.errors import ConfigError, DataError
-from perennial.stream.sources import Source, check_types, files_of, open_files
+from perennial.stream.sources import Source, check_types, files_of, is_url, open_files
 
 
 @final
 class OffsetGone(DataError):
     """The source no longer holds what was read before: rows were taken away or rewritten."""
+
+
+@final
+class SourceAway(DataError):
+    """The source cannot be reached now: a server that does not answer, a lock that is held. Trying again may help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,48 +34,88 @@ class Position:
     Parameters
     ----------
     file : str
-        Name of the file that holds the last row; empty before the first.
+        Name of the file that holds the last row, or of the table; empty before the first.
     rows : int
-        Rows read of it.
+        Rows read of it. Of a table: how many it holds up to the last row read.
     last : str
         Digest of the last row read.
     earlier : int
         Files that come before it: one that turns up among them later would be passed over.
+    key : tuple
+        Of a table: where the last row stands in the order of arrival, as plain values.
     """
 
     file: str = ""
     rows: int = 0
     last: str = ""
     earlier: int = 0
+    key: tuple[Any, ...] = ()
 
     def to_plain(self) -> list[Any]:
         """The position as JSON keeps it."""
-        return [self.file, self.rows, self.last, self.earlier]
+        plain = [self.file, self.rows, self.last, self.earlier]
+        return [*plain, list(self.key)] if self.key else plain
 
     @classmethod
     def from_plain(cls, plain: list[Any]) -> Position:
         """What :meth:`to_plain` gave."""
-        return cls(*plain)
+        return cls(*plain[:4], *map(tuple, plain[4:]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """Some rows of one file, in order, and where the first of them stands in it."""
+    """Some rows of one file or table, in order, and where the first of them stands in it.
+
+    ``keys`` holds, of a table, where each row stands in the order of arrival.
+    """
 
     rows: Any
     file: str
     start: int
-    earlier: int
+    earlier: int = 0
+    keys: Sequence[tuple[Any, ...]] = ()
 
     def position(self, upto: int) -> Position:
         """The position after the first ``upto`` rows, at least one."""
         row = self.rows.slice(upto - 1, 1)
-        return Position(self.file, self.start + upto, row_digest(row), self.earlier)
+        key = self.keys[upto - 1] if self.keys else ()
+        return Position(self.file, self.start + upto, row_digest(row), self.earlier, key)
 
 
 def row_digest(row: Any) -> str:
     """Digest of one raw row, by value."""
     return hashlib.sha256(repr(row.to_pylist()[0]).encode()).hexdigest()[:32]
+
+
+class Growing(Protocol):
+    """A source that grows."""
+
+    def open(self) -> Source:
+        """What there is now, to learn its columns."""
+        ...
+
+    def is_new(self, position: Position, seen: dict[str, Any]) -> bool:
+        """Whether something may have come since the call before, which ``seen`` remembers: a cheap look."""
+        ...
+
+    def read(self, position: Position, types: Mapping[str, Any]) -> Iterator[Run]:
+        """The rows behind ``position``, a block at a time; raises :class:`OffsetGone` where they cannot be told."""
+        ...
+
+
+def feed_of(source: Any) -> Growing:
+    """What follows a source: files, or a table of a database where it is a URL.
+
+    Raises
+    ------
+    ConfigError
+        If it is a table in memory, or the URL is wrong.
+    """
+    if is_url(source):
+        from perennial.stream.sql import TableFeed
+
+        return TableFeed(source)
+    return Feed(source)
 
 
 @final
@@ -87,14 +133,14 @@ class Feed:
 
     def __init__(self, source: Any) -> None:
         if not isinstance(source, str | Path):
-            raise ConfigError("source", type(source).__name__, "a run reads files: give a file, a folder or a glob")
+            raise ConfigError("source", type(source).__name__, "a run reads files or a database: give a path or a URL")
         self._source = source
 
     def open(self) -> Source:
         """All files there are now, to learn their columns."""
         return open_files(self._source)
 
-    def is_new(self, position: Position, seen: dict[str, tuple[int, int]]) -> bool:
+    def is_new(self, position: Position, seen: dict[str, Any]) -> bool:
         """Whether something changed since the call before, which ``seen`` remembers: a look at names and sizes only."""
         now = {}
         for file in files_of(self._source):

@@ -7,7 +7,7 @@ are. What is not whole stays in the source and is read again. So an intake's sta
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -21,7 +21,7 @@ from perennial.core.records import Batch, TaskKind
 from perennial.core.state import State, Stored
 from perennial.stream.calendar import Calendar
 from perennial.stream.canonical import Canonical, wanted_types
-from perennial.stream.feed import Feed, OffsetGone, Position, Run
+from perennial.stream.feed import Growing, OffsetGone, Position, Run, feed_of
 from perennial.stream.prepared import Labels, Piece
 from perennial.stream.settings import Stream
 
@@ -160,19 +160,19 @@ class Intake:
         Where rows come from, and the role of each column.
     task : {"classification", "regression"}
         Whether labels are classes or numbers.
-    feed : Feed, optional
+    feed : Growing, optional
         The source; the stream's own unless given.
     """
 
-    def __init__(self, stream: Stream, task: TaskKind, feed: Feed | None = None) -> None:
+    def __init__(self, stream: Stream, task: TaskKind, feed: Growing | None = None) -> None:
         self._stream, self._task = stream, task
-        self._feed = feed or Feed(stream.source)
+        self._feed = feed or feed_of(stream.source)
         self._types: dict[str, Any] = {}
         self._canon: Canonical | None = None
         self._labels: Labels | None = None
         self._floor = -(2**62)  # start of the last batch
         self._built: Any = None  # features of rows of the last batch's instant that belong to the next batch
-        self._seen: dict[str, tuple[int, int]] = {}
+        self._seen: dict[str, Any] = {}
         self._pending = _Pending()
         self._runs: Iterator[Run] = iter(())
         self.position = Position()  #: how far the source was read, by whole batches
@@ -387,6 +387,10 @@ class Intake:
         if "built" in state.arrays:
             with pa.ipc.open_stream(pa.py_buffer(state.arrays["built"].tobytes())) as reader:
                 self._built = reader.read_all()
+
+    def erase(self, keys: Collection[Any], words: Mapping[str, Collection[str]]) -> None:
+        """Forget past rows of these keys, and words of category columns that nobody else used."""
+        self._canonical.erase(keys, words)
 
     def stored(self, segment: bytes, name: str) -> Stored:
         """Rows of the store, in the terms of this intake."""

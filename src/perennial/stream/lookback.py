@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from importlib import import_module
 from itertools import pairwise
@@ -119,6 +119,15 @@ class LookBack:
     def finish(self) -> Any:
         """Features of the rows that still wait, as an Arrow table; None if there are none."""
         return self._advance(len(self._times))
+
+    def erase(self, keys: Collection[Any]) -> None:
+        """Forget the rows of these keys: no later call sees them."""
+        if self._held is None or self._key is None:
+            return
+        stays = ~self._held[self._key].isin(list(keys)).to_numpy(dtype=bool)
+        self._done = int(stays[: self._done].sum())
+        self._held = self._held[stays].reset_index(drop=True)
+        self._times = self._times[stays]
 
     def state(self) -> State:
         """The rows that are held, and the columns that the function gave."""

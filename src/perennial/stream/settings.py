@@ -14,7 +14,7 @@ from perennial.core.errors import ConfigError, nearest
 from perennial.core.records import Label
 from perennial.core.times import Duration, duration, spell
 from perennial.stream.calendar import Calendar
-from perennial.stream.sources import check_source
+from perennial.stream.sources import check_source, is_url
 
 if TYPE_CHECKING:
     from perennial.stream.prepared import Prepared
@@ -34,9 +34,10 @@ class Stream:
 
     Parameters
     ----------
-    source : path, glob, Arrow table or reader, Polars or pandas frame
-        A Parquet or CSV file; a folder of such files, or a glob, in name order, which is time order; or anything
-        in memory with ``__arrow_c_stream__``. Files may be larger than memory.
+    source : path, glob, URL, Arrow table or reader, Polars or pandas frame
+        A Parquet or CSV file; a folder of such files, or a glob, in name order, which is time order; a table of a
+        database, as ``"sqlite:///shop.db?table=calls"``; or anything in memory with ``__arrow_c_stream__``. Files and
+        tables may be larger than memory.
     time : str
         Column of event times: timestamps, dates, or ISO 8601 text. Rows are in this order.
     target : str, optional
@@ -296,6 +297,10 @@ def _function_name(features: str | Callable[..., Any] | None) -> str | None:
 
 
 def _default_name(source: object) -> str:
+    if is_url(source):
+        from perennial.stream.sql import Address
+
+        return Address.of(source).table
     if isinstance(source, str | Path):
         stem = Path(source).name.split(".")[0]
         return Path(source).parent.name or "stream" if "*" in stem else stem

@@ -10,7 +10,7 @@ import glob
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, final
+from typing import Any, NamedTuple, Protocol, TypeGuard, final
 
 import pyarrow as pa
 import pyarrow.csv
@@ -22,6 +22,7 @@ BLOCK_BYTES = 32 << 20  #: about how much a block holds, unless one row is large
 BLOCK_ROWS = 1 << 16  #: how many rows a block holds at most
 
 _SUFFIXES = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".csv.gz": "csv"}
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9]*(\+[A-Za-z0-9_]+)?://")
 _CONVERSION = re.compile(r"In CSV column #(\d+):.*conversion error to (\w+).*?: invalid value '(.*)'", re.DOTALL)
 
 
@@ -58,23 +59,36 @@ class Widened(Exception):
     """A CSV column turned out to hold more than its first rows showed: read again from the start."""
 
 
+def is_url(source: object) -> TypeGuard[str]:
+    """Whether a source is the URL of a database rather than a path."""
+    return isinstance(source, str) and _URL.match(source) is not None
+
+
 def check_source(source: object, field: str) -> None:
     """Raise ``ConfigError`` unless ``source`` is something that can be read: nothing is read yet."""
-    if isinstance(source, str | Path):
+    if is_url(source):
+        from perennial.stream.sql import Address
+
+        Address.of(source, field)
+    elif isinstance(source, str | Path):
         _files(source, field)
     elif not hasattr(source, "__arrow_c_stream__"):
-        need = "give a file, a folder, a glob, or a table of pyarrow, pandas or Polars"
+        need = "give a file, a folder, a glob, a database's URL, or a table of pyarrow, pandas or Polars"
         raise ConfigError(field, type(source).__name__, need)
 
 
 def open_source(source: object, field: str = "source") -> Source:
-    """The reader for a path, a glob or a table in memory.
+    """The reader for a path, a glob, a database's URL or a table in memory.
 
     Raises
     ------
     ConfigError
-        If there is no such file, or files of several kinds.
+        If there is no such file, or files of several kinds; if a URL is wrong, or leads to no table.
     """
+    if is_url(source):
+        from perennial.stream.sql import Table
+
+        return Table(source, field)
     if isinstance(source, str | Path):
         return open_files(source, field)
     check_source(source, field)

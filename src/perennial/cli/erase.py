@@ -1,0 +1,47 @@
+"""``perennial erase``: forget a subject."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perennial.cli import screen
+
+
+def command(
+    key: Annotated[str, typer.Option("--key", help="The subject: a value of the stream's `key` column.")],
+    config: Annotated[Path, typer.Option("-c", "--config", help="The configuration.")] = Path("perennial.yaml"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was erased as JSON on stdout.")] = False,
+) -> None:
+    """Forget a subject.
+
+    Blanks their rows where the deployment keeps them, for good, and names every version that had learned from them and
+    what to do about it. Stop the run first: this takes its lease. What the source holds, and backups, are not touched.
+    """
+    from perennial.config import load
+    from perennial.ledger.sql import SqlLedger
+    from perennial.production import Run
+    from perennial.production.service import leased
+
+    deployment = load(config).deployment()
+    holder = f"{socket.gethostname()}:{os.getpid()}"
+    with (
+        SqlLedger.open(deployment.ledger, deployment.name, blobs=deployment.blobs, create=False) as ledger,
+        leased(ledger, holder, timedelta(seconds=30), lambda *_: None) as lease,
+    ):
+        erased = Run(deployment, ledger, lease).erase(key)
+    if as_json:
+        typer.echo(json.dumps(asdict(erased)))
+        return
+    out = screen.console()
+    out.print(f"{erased.rows:,} rows erased; {erased.words:,} words that nobody else used are forgotten.")
+    for version in erased.versions:
+        of = f"{version.rows:,} of its rows" if version.rows else f"through {version.through}"
+        out.print(f"{version.number:>8}  had learned {of}; {version.advice}", markup=False)

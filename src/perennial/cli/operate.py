@@ -1,0 +1,371 @@
+"""The operator's commands: what happened and why, and a word in it."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from perennial.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from perennial.config import Loaded
+    from perennial.ledger.sql import SqlLedger
+    from perennial.production.operate import Moved
+
+UNSOUND = 5  #: exit code where the ledger is readable and what it holds is not what it should be
+
+Config = Annotated[Path, typer.Option("-c", "--config", help="The configuration that `perennial run` was given.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why, for the ledger.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+DEFAULT = Path("perennial.yaml")
+
+
+# -- what happened ----------------------------------------------------------------------------------------------------
+
+
+def versions(config: Config = DEFAULT, as_json: Json = False) -> None:
+    """List every version of a deployment.
+
+    In order of creation: its number, parent, status, when and why it was trained, the gate's last verdict, and the mean
+    loss while it served.
+    """
+    from perennial.production import explain
+
+    with _ledger(_load(config)) as ledger:
+        told = explain.versions(explain.History.read(ledger))
+    _document(told) if as_json else _show_versions(told)
+
+
+def explain(
+    version: Annotated[str, typer.Argument(help="Its number, as in 3.1.")], config: Config = DEFAULT,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Say everything there is to say of one version.
+
+    Which rows it learned, from which version it came, what fired, what the gate said and on what evidence, when it
+    served, what it cost, and why it is or is not champion now.
+    """
+    from perennial.production import explain
+
+    with _ledger(_load(config)) as ledger:
+        told = explain.explain(explain.History.read(ledger), version)
+    _document(told) if as_json else _show_version(told)
+
+
+def served_at(
+    time: Annotated[str, typer.Argument(help="An instant in ISO 8601; without an offset, in the stream's time zone.")],
+    config: Config = DEFAULT,
+    as_json: Json = False,
+) -> None:
+    """Say which version answered rows of an instant, since when, and why."""
+    from perennial.production import explain
+
+    loaded = _load(config)
+    instant = _instant(time, loaded.config.stream.time_zone)
+    with _ledger(loaded) as ledger:
+        told = explain.served_at(explain.History.read(ledger), instant)
+    if as_json:
+        return _document(told)
+    if told["version"] is None:
+        return typer.echo(f"no version: {told['why']}")
+    until = f" until {told['until']}" if told["until"] else ""
+    return typer.echo(f"{told['version']}  since {told['since']}{until}: {told['why']}")
+
+
+# -- a word -----------------------------------------------------------------------------------------------------------
+
+
+def promote(
+    version: Annotated[str, typer.Argument(help="Its number, as in 3.1.")], config: Config = DEFAULT,
+    reason: Reason = "", as_json: Json = False,
+) -> None:  # fmt: skip
+    """Make a version champion, whatever the gate says.
+
+    A run that is going on heeds it at its next turn. Its model is loaded and checked first.
+    """
+    from perennial.production import operate
+
+    loaded = _load(config)
+    with _ledger(loaded) as ledger:
+        moved = operate.promote(ledger, loaded.deployment(), version, actor=_actor(), reason=reason)
+    _tell_moved(moved, as_json)
+
+
+def rollback(config: Config = DEFAULT, reason: Reason = "", as_json: Json = False) -> None:
+    """Make the version before the champion champion again.
+
+    One step: a second roll back goes forward again. To go further, name the version: `perennial promote`.
+    """
+    from perennial.production import operate
+
+    loaded = _load(config)
+    with _ledger(loaded) as ledger:
+        moved = operate.rollback(ledger, loaded.deployment(), actor=_actor(), reason=reason)
+    _tell_moved(moved, as_json)
+
+
+def _tell_moved(moved: Moved, as_json: bool) -> None:
+    if as_json:
+        return _document(
+            {"champion": moved.version, "previous": moved.left, "actor": moved.actor, "reason": moved.reason}
+        )
+    left = f", instead of {moved.left}" if moved.left else ""
+    return typer.echo(f"{moved.version} is champion{left}. A run that is going on heeds it at its next turn.")
+
+
+# -- is it true? ------------------------------------------------------------------------------------------------------
+
+
+def reproduce(
+    version: Annotated[str, typer.Argument(help="Its number, as in 3.1.")], config: Config = DEFAULT,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Train a version again from the ledger, and compare.
+
+    From the rows, labels, weights and seed that the ledger kept; an update goes on from its parent's model. The exit
+    code is 0 if the learned state has the digest that was recorded, and 5 if not, or if rows are gone.
+    """
+    from perennial.production.reproduce import reproduce
+
+    loaded = _load(config)
+    deployment = loaded.deployment()
+    with _ledger(loaded) as ledger, _one_thread():
+        found = reproduce(deployment, ledger, version)
+    if as_json:
+        _document({**asdict(found), "same": found.same})
+    else:
+        _show_reproduced({**asdict(found), "same": found.same})
+    if not found.same:
+        raise typer.Exit(UNSOUND)
+
+
+def doctor(
+    config: Config = DEFAULT,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend what is safe to mend, leftovers; needs the lease: stop the run.")
+    ] = False,
+    lease: Annotated[
+        float, typer.Option("--lease", min=1.0, help="With --repair: seconds until another process may take over.")
+    ] = 30.0,
+    as_json: Json = False,
+) -> None:
+    """Check that a deployment could go on from what its ledger holds.
+
+    Every byte against its digest, turns without gaps, pointers, the settings, the last checkpoint, the models of
+    champion, challenger and previous against their golden predictions, and the source. The exit code is 5 if anything
+    is found that a run could not go on with.
+    """
+    from perennial.production.doctor import examine, sound
+    from perennial.production.doctor import repair as mend
+
+    loaded = _load(config)
+    deployment = loaded.deployment()
+    with _ledger(loaded) as ledger, _one_thread():
+        if repair:
+            findings = mend(deployment, ledger, f"{_actor()} (doctor)", timedelta(seconds=lease))
+        else:
+            findings = examine(deployment, ledger)
+    fine = sound(findings)
+    if as_json:
+        _document({"deployment": deployment.name, "sound": fine, "findings": [asdict(found) for found in findings]})
+    else:
+        for found in findings:
+            typer.echo(f"{'mended' if found.mended else 'leftover' if found.safe else 'wrong'}: {found.what}")
+        typer.echo(f"{deployment.name}: {'sound' if fine else 'not sound'}")
+    if not fine:
+        raise typer.Exit(UNSOUND)
+
+
+# -- models elsewhere -------------------------------------------------------------------------------------------------
+
+
+def export(
+    version: Annotated[str, typer.Argument(help="Its number, as in 3.1.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to; made if missing.")],
+    config: Config = DEFAULT,
+    as_json: Json = False,
+) -> None:
+    """Write a version as plain files that its own framework reads."""
+    from perennial.learners.export import export
+    from perennial.production import checkpoint
+
+    loaded = _load(config)
+    deployment = loaded.deployment()
+    with _ledger(loaded) as ledger:
+        saved = ledger.version(version)
+        model = deployment.load(ledger.get(saved.blob))
+        schema = checkpoint.restored(deployment, checkpoint.last(ledger)).schema
+    try:
+        done = export(model, output, f"{deployment.name}-{version}", trust=deployment.trust, schema=schema)
+    except OSError as error:
+        need = f"cannot write there: {error.strerror or error}; name another folder"
+        raise ConfigError("output", str(output), need) from error
+    if as_json:
+        return _document({"version": version, "path": str(done.path), "readme": done.readme, "digest": saved.state})
+    return typer.echo(f"{done.path}\n{done.readme}")
+
+
+def predict(
+    file: Annotated[Path, typer.Argument(help="A Parquet or CSV file, or a folder of them; labels may be absent.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The Parquet or CSV file to write.")
+    ] = Path("predictions.parquet"),
+    version: Annotated[str | None, typer.Option("--version", help="The champion unless given.")] = None,
+    config: Config = DEFAULT,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Predict the rows of a file with the champion.
+
+    Writes id, prediction, a probability per class and the version. Nothing is recorded: rows that shall be scored and
+    learned go into the stream's source.
+    """
+    from perennial.production.predict import predict
+
+    loaded = _load(config)
+    deployment = loaded.deployment()
+    with _ledger(loaded) as ledger, _one_thread():
+        scored = predict(deployment, ledger, file, output, version=version)
+    if as_json:
+        return _document({"version": scored.version, "rows": scored.rows, "output": str(scored.path)})
+    return typer.echo(f"{scored.path}: {scored.rows:,} rows, predicted by {scored.version}")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "predict": predict,
+    "versions": versions,
+    "explain": explain,
+    "served-at": served_at,
+    "promote": promote,
+    "rollback": rollback,
+    "reproduce": reproduce,
+    "export": export,
+    "doctor": doctor,
+}
+
+
+# -- what they share --------------------------------------------------------------------------------------------------
+
+
+def _load(config: Path) -> Loaded:
+    from perennial.config import load
+
+    return load(config)
+
+
+@contextmanager
+def _ledger(loaded: Loaded) -> Iterator[SqlLedger]:
+    """The ledger of a configuration, which must be there; what the deployment turns out to lack has its line."""
+    from perennial.config.deploying import place
+    from perennial.ledger.sql import SqlLedger
+
+    name, url, blobs = place(loaded)
+    try:
+        with SqlLedger.open(url, name, blobs=blobs, create=False) as ledger:
+            yield ledger
+    except ConfigError as error:
+        raise loaded.placed(error) from error
+
+
+def _one_thread() -> Any:
+    """As a run trains: sums of several threads depend on how many there are."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1)
+
+
+def _actor() -> str:
+    """Who gives the word, as the ledger keeps it."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
+
+
+def _instant(text: str, zone: str | None) -> int:
+    """Microseconds of an ISO 8601 text; without an offset it is local to ``zone``, UTC unless given."""
+    from zoneinfo import ZoneInfo
+
+    from perennial.core.times import instant
+
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError("time", text, "write ISO 8601, e.g. 2026-01-31T12:00 or 2026-01-31T12:00+01:00") from error
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=ZoneInfo(zone) if zone is not None else UTC)
+    return instant(at)
+
+
+def _document(told: Any) -> None:
+    from perennial.ledger.rows import to_json
+
+    typer.echo(json.dumps(json.loads(to_json(told)), indent=1))  # infinite bounds of evidence in a form that JSON has
+
+
+# -- what a person sees -----------------------------------------------------------------------------------------------
+
+
+def _show_versions(told: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from perennial.cli import screen
+
+    if not told:
+        return typer.echo("no version was made yet")
+    names = list(dict.fromkeys(name for one in told for name in one["scores"]))
+    table = Table(box=None, pad_edge=False)
+    for header in ("version", "parent", "status", "trained at", "rows", *names):
+        right = header in ("rows", *names)
+        table.add_column(header.replace("_", " "), no_wrap=True, justify="right" if right else "left")
+    table.add_column("reason")
+    for one in told:
+        losses = (f"{one['scores'][name]:.4g}" if name in one["scores"] else "" for name in names)
+        at = one["at"][:16].replace("T", " ")
+        cells = (one["number"], one["parent"] or "", one["status"], at, f"{one['trained_rows']:,}", *losses)
+        table.add_row(*map(Text, (*cells, one["reason"])))
+    return screen.console().print(table)
+
+
+def _show_version(told: dict[str, Any]) -> None:
+    rows, cost = told["rows"], told["cost"]
+    ranges = ", ".join(f"{low:,}..{high - 1:,}" for low, high in rows["ranges"][:6])
+    more = f" and {len(rows['ranges']) - 6} more runs" if len(rows["ranges"]) > 6 else ""
+    lines = [
+        ("version", f"{told['number']} of {told['deployment']}: {told['kind']}, {told['status']}"),
+        ("learner", told["learner"]),
+        ("strategy", told["strategy"]),
+        ("trained", f"{told['at']}, turn {told['turn']}: {told['reason']}"),
+        ("window", told["window"]),
+        ("rows", f"{rows['count']:,}{', weighted' if rows['weighted'] else ''}: {ranges}{more}" if ranges else "none"),
+        ("of", f"{rows['from']} to {rows['until']}" if rows["from"] else None),
+        ("from", " <- ".join([told["number"], *told["lineage"]])),
+        *(("verdict", f"{v['outcome']}: {v['reason']}") for v in told["verdicts"]),
+        *(("served", f"{s['from']} to {s['until'] or 'now'}: {s['rows']:,} rows") for s in told["served"]),
+        ("champion", f"{'yes' if told['champion']['now'] else 'no'}: {told['champion']['why']}"),
+        ("cost", f"{cost['cpu_seconds']:.3g} CPU seconds, {told['size']:,} bytes"),
+        ("digest", told["digest"]),
+    ]
+    for name, value in lines:
+        if value:
+            typer.echo(f"{name:<10}{value}")
+
+
+def _show_reproduced(told: dict[str, Any]) -> None:
+    if told["data"] != told["data_again"]:
+        typer.echo(f"{told['number']}: NOT the same training data")
+        typer.echo(f"recorded  {told['data']}\nnow       {told['data_again']}")
+        return
+    what = "reproduced, bit for bit" if told["same"] else "NOT reproduced: the data are the same, the training is not"
+    typer.echo(f"{told['number']}: {what} ({told['rows']:,} rows)")
+    typer.echo(f"recorded  {told['state']}\nnow       {told['state_again']}")

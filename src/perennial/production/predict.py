@@ -1,0 +1,193 @@
+"""Batch scoring: rows of a file, encoded as the stream's own were, through a version of the ledger.
+
+Nothing is recorded: a ledger's predictions belong to turns, and a file is none. Rows that shall be scored, joined with
+their labels and learned go into the stream's source.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.ipc
+import pyarrow.parquet as pq
+
+from perennial.core.errors import ConfigError, DataError, LedgerError
+from perennial.core.features import Chunk, Features
+from perennial.core.protocols import Learner
+from perennial.core.records import Label, Prediction
+from perennial.core.state import State
+from perennial.engine import align
+from perennial.ledger.sql import SqlLedger
+from perennial.production import checkpoint
+from perennial.production.deployment import Deployment
+from perennial.stream.encoding import Encoder
+from perennial.stream.settings import Stream
+from perennial.stream.sources import canonical_type, check_types, files_of, open_files
+
+_ENDINGS = (".parquet", ".pq", ".csv")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """What was written: ``rows`` predictions of ``version`` at ``path``."""
+
+    version: str
+    rows: int
+    path: Path
+
+
+def predict(
+    deployment: Deployment, ledger: SqlLedger, file: Path, output: Path, *, version: str | None = None
+) -> Scored:
+    """Predict the rows of a file and write one row for each: id, prediction, probabilities, version.
+
+    Parameters
+    ----------
+    deployment : Deployment
+        With the settings that the ledger was begun with.
+    ledger : SqlLedger
+        Its ledger; a run may be going on.
+    file : Path
+        Parquet or CSV files, with the feature columns of the stream. The label and the other columns with a role may be
+        absent; without the ``id`` column a row's id is its number.
+    output : Path
+        A Parquet or CSV file, written aside and put in place whole.
+    version : str, optional
+        The champion unless given.
+
+    Raises
+    ------
+    ConfigError
+        If the output would be one of the stream's own files, or features are built from past rows.
+    UnknownVersion, LedgerError
+        If there is no such version, or none at all.
+    DataError
+        If the file lacks a column, or one has another type.
+    """
+    _check_output(deployment.stream, file, output)
+    if deployment.stream.features is not None:
+        raise ConfigError(
+            "features", str(deployment.stream.describe()["features"]),
+            "its features are built from past rows, which a file apart does not have: append the rows to the stream's "
+            "source, and `perennial run` predicts them",
+        )  # fmt: skip
+    number = version if version is not None else ledger.alias("champion").version
+    if number is None:
+        raise LedgerError(f"{ledger.deployment!r} has no champion yet: its initial period is not over")
+    saved = ledger.version(number)
+    model = deployment.load(ledger.get(saved.blob))
+    tables = _predictions(deployment, checkpoint.last(ledger), model, file, number)
+    return Scored(version=number, rows=_write(tables, output), path=output)
+
+
+def _check_output(stream: Stream, file: Path, output: Path) -> None:
+    if output.suffix.lower() not in _ENDINGS:
+        raise ConfigError("output", str(output), f"name a file that ends in {', '.join(_ENDINGS)}")
+    if "://" in str(file):
+        raise ConfigError("file", str(file), "give Parquet or CSV files")
+    target, read = output.resolve(), {path.resolve() for path in files_of(file)}
+    if "://" not in str(stream.source):  # rows are read from files, and a new one in their place would be read too
+        source = Path(stream.source)
+        read |= {path.resolve() for path in files_of(source)}
+        read |= {source.resolve() / target.name} if source.is_dir() else set()
+        if "*" in source.name and target.match(source.name):
+            read |= {source.resolve().parent / target.name}
+    if target in read:
+        raise ConfigError("output", str(output), "rows are read from there: write predictions somewhere else")
+
+
+def _predictions(deployment: Deployment, state: State, model: Learner, file: Path, number: str) -> Iterator[Any]:
+    """Tables of predictions, a block of rows after the other."""
+    checkpoint.restored(deployment, state)  # refuses other settings
+    canon = state.part("intake").part("canon").plain["features"]
+    encoder = Encoder.restore(canon, deployment.stream.text)
+    classes = tuple(state.part("engine").part("book").plain["classes"])
+    kept = {field.name: field.type for field in pa.ipc.read_schema(pa.py_buffer(b64decode(canon["types"])))}
+    types = _types(deployment.stream, encoder, kept, file)
+    names, done = list(encoder.schema.names), 0
+    for path in files_of(file):
+        check_types(path, {name: types[name] for name in names})
+        for block in open_files(path).blocks(types):
+            rows = block.rows
+            stored, _ = encoder.encode([rows.column(name) for name in names], done)
+            features = Features.of(Chunk(pa.Table.from_arrays(stored, names=names), encoder.schema))
+            prediction = align(model.predict(features), classes)
+            identity = deployment.stream.id
+            ids = rows.column(identity) if identity in types else pa.array(np.arange(done, done + rows.num_rows))
+            yield _table(prediction, ids, number)
+            done += rows.num_rows
+    if not done:
+        raise DataError(f"{file} holds no row: there is nothing to predict")
+
+
+def _types(stream: Stream, encoder: Encoder, kept: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Columns to read and their types: the features, as the stream has them, and the id if it is there."""
+    first = open_files(file)
+    found = first.types((), [c.name for c in encoder.schema.columns if c.dtype == "string"])
+    missing = [name for name in encoder.schema.names if name not in found]
+    if missing:
+        raise DataError(
+            f"{file} lacks the {'column' if len(missing) == 1 else 'columns'} {', '.join(map(repr, missing))}: the "
+            "model wants every feature of the stream; add it"
+        )
+    types = dict(kept)
+    if stream.id is not None and stream.id in found:
+        types[stream.id] = canonical_type(found[stream.id])
+    return types
+
+
+def _table(prediction: Prediction, ids: Any, number: str) -> Any:
+    columns: dict[str, Any] = {"id": ids}
+    if prediction.values is not None:
+        columns["prediction"] = pa.array(prediction.values, mask=np.isnan(prediction.values))
+    else:
+        assert prediction.codes is not None
+        columns["prediction"] = _words(prediction.codes, prediction.classes)
+        if prediction.proba is not None:
+            for j, label in enumerate(prediction.classes):
+                columns[f"proba_{label}"] = np.ascontiguousarray(prediction.proba[:, j])
+    columns["version"] = pa.array([number] * len(prediction))
+    return pa.table(columns)
+
+
+def _words(codes: Any, classes: tuple[Label, ...]) -> Any:
+    """Class values of codes, null where the model abstained."""
+    return pa.array(list(classes)).take(pa.array(codes, mask=codes < 0, type=pa.int32()))
+
+
+def _write(tables: Iterator[Any], output: Path) -> int:
+    """Write tables aside and put them in place; gives the number of rows."""
+    head = next(tables)
+    aside = output.with_name(output.name + ".part")
+    rows = 0
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with _writer(output, aside, head.schema) as writer:
+            for table in _chained(head, tables):
+                writer.write_table(table)
+                rows += table.num_rows
+        aside.replace(output)
+    except OSError as error:
+        need = f"cannot write it: {error.strerror or error}; name another place"
+        raise ConfigError("output", str(output), need) from error
+    finally:
+        aside.unlink(missing_ok=True)
+    return rows
+
+
+def _chained(head: Any, rest: Iterator[Any]) -> Iterator[Any]:
+    yield head
+    yield from rest
+
+
+def _writer(output: Path, aside: Path, schema: Any) -> Any:
+    if output.suffix.lower() == ".csv":
+        return pa.csv.CSVWriter(aside, schema)
+    return pq.ParquetWriter(aside, schema)

@@ -1,0 +1,545 @@
+"""The operator's commands on ledgers that real runs wrote."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from perennial import cli
+from perennial.config import load
+from perennial.config.deploying import place
+from perennial.core.errors import LedgerError
+from perennial.ledger.errors import AliasMoved
+from perennial.ledger.records import AliasChange
+from perennial.ledger.sql import SqlLedger
+from perennial.production import Run, explain, operate
+from perennial.production.doctor import examine, sound
+from perennial.production.reproduce import reproduce
+from perennial.production.service import leased
+
+ROWS = 300
+
+STREAM = """\
+name: {name}
+stream:
+  source: rows
+  time: at
+  time_zone: Europe/Lisbon
+  id: id
+  label: {{column: y, delay: 7h}}
+  lateness: 4h
+  batch: 1d
+  {drop}
+ledger: sqlite:///{name}.db
+blobs: blobs
+initial: 3d
+deploy: it
+"""
+
+#: by name: the model and its strategy, and whether it takes words
+KINDS = {
+    "trees": (
+        """model: {estimator: lightgbm.LGBMClassifier,
+  params: {n_estimators: 5, num_leaves: 4, min_child_samples: 5, verbose: -1, n_jobs: 1}}
+strategies: {it: {stateless: {every: 2d, window: {decayed: 4d}}}}""",
+        True,
+    ),
+    "naive": (
+        """model: {estimator: sklearn.naive_bayes.GaussianNB}
+strategies: {it: {stateless: {every: 2d, window: {mix: {initial: 0.3, recent: 0.7, rows: 80}}}}}""",
+        False,
+    ),
+    "exact": (
+        """model: {estimator: perennial.learners.plain.Logistic}
+strategies: {it: {stateless: {every: 2d, window: {sliding: 4d}}}}""",
+        True,
+    ),
+    "sgd": (
+        """model: {estimator: sklearn.linear_model.SGDClassifier, params: {loss: log_loss, random_state: 3}}
+strategies: {it: {stateful: {every: 1d}}}""",
+        False,
+    ),
+    "river": (
+        """model: {estimator: 'own_models_of_operate:scaled'}
+strategies: {it: {stateful: {every: 2d, initial: null}}}
+serialisation: {pickle: true}""",
+        False,
+    ),
+    "hybrid": (
+        """model: {estimator: xgboost.XGBClassifier, update: decayed, options: {trees: 3},
+  params: {n_estimators: 5, max_depth: 2, subsample: 0.6, n_jobs: 1}}
+strategies: {it: {hybrid: {every: 1d, reset: {every: 4d}, window: {sliding: 5d}}}}
+gate: {mode: after, margin: 0.2, least_blocks: 3, block: 6h}""",
+        False,
+    ),
+    "brief": (
+        """model: {estimator: sklearn.naive_bayes.GaussianNB}
+strategies: {it: {stateless: {every: 2d, window: {sliding: 3d}}}}
+retention: 5d""",
+        False,
+    ),
+}
+
+
+def rows() -> pa.Table:
+    """Two weeks of rows an hour apart, some out of order."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(ROWS, 2))
+    turn = np.linspace(0, 2, ROWS)
+    at = np.datetime64("2026-01-01", "us") + np.arange(ROWS) * np.timedelta64(1, "h")
+    at[100:104] -= np.timedelta64(3, "h")
+    y = np.cos(turn) * x[:, 0] + np.sin(turn) * x[:, 1] + rng.normal(size=ROWS) / 2 > 0
+    return pa.table({
+        "at": at, "a": x[:, 0], "b": x[:, 1], "word": np.array(["red", "blue", "green"])[rng.integers(0, 3, ROWS)],
+        "id": [f"r{i}" for i in range(ROWS)], "y": np.where(y, "yes", "no"),
+    })  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A folder with rows, and a configuration and a ledger of every kind."""
+    place = tmp_path_factory.mktemp("operate")
+    (place / "rows").mkdir()
+    for i, (low, high) in enumerate(pairwise([0, 120, 200, ROWS])):
+        pq.write_table(rows().slice(low, high - low), place / "rows" / f"{i}.parquet")
+    (place / "own_models_of_operate.py").write_text(
+        "def scaled():\n"
+        "    from river import linear_model, preprocessing\n"
+        "    return preprocessing.StandardScaler() | linear_model.LogisticRegression()\n"
+    )
+    for name in KINDS:
+        configure(place, name)
+        assert cli.main(["run", "--once", "-c", str(place / f"{name}.yaml")]) == 0
+    return place
+
+
+def configure(place: Path, kind: str, name: str = "") -> Path:
+    """Write the configuration of a kind."""
+    text, words = KINDS[kind]
+    file = place / f"{name or kind}.yaml"
+    drop = "drop: []" if words else "drop: [word]"
+    file.write_text(STREAM.format(name=name or kind, drop=drop) + text + "\n")
+    return file
+
+
+def asked(capsys, folder, kind, *arguments, code=0):
+    """What a command printed as JSON."""
+    capsys.readouterr()
+    assert cli.main([arguments[0], *arguments[1:], "-c", str(folder / f"{kind}.yaml"), "--json"]) == code
+    return json.loads(capsys.readouterr().out)
+
+
+@contextmanager
+def opened(file: Path, **options):
+    """Deployment and ledger of a configuration."""
+    loaded = load(file)
+    name, url, blobs = place(loaded)
+    with SqlLedger.open(url, name, blobs=blobs, **options) as ledger:
+        yield loaded.deployment(), ledger
+
+
+@contextmanager
+def running(file: Path):
+    """A run that a test takes step by step, its deployment and its ledger."""
+    with (
+        opened(file) as (deployment, ledger),
+        leased(ledger, "test", timedelta(seconds=60), lambda *_: None) as lease,
+    ):
+        yield Run(deployment, ledger, lease), deployment, ledger
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_versions_are_those_of_the_ledger(folder, capsys, kind):
+    """In order of creation, with the digests that were recorded; one of them is champion."""
+    told = asked(capsys, folder, kind, "versions")
+    with opened(folder / f"{kind}.yaml", create=False) as (_, ledger):
+        assert [one["digest"] for one in told] == [saved.state for saved in ledger.versions()]
+        assert [one["number"] for one in told if one["status"] == "champion"] == [ledger.alias("champion").version]
+    assert all(0 <= loss < 50 for one in told for loss in one["scores"].values())
+    assert sum(one["scored"] for one in told) > 100
+
+
+def test_versions_as_a_table(folder, capsys):
+    """A row for each, for a person."""
+    assert cli.main(["versions", "-c", str(folder / "trees.yaml")]) == 0
+    out = capsys.readouterr().out
+    assert "champion" in out
+    first = [line.split()[0] for line in out.splitlines() if not line.startswith(" " * 7)]
+    assert first == ["version", *(f"{i}.0" for i in range(1, 6))]
+
+
+def test_explain_accounts_for_every_row(folder, capsys):
+    """What all versions predicted is what was predicted; a version learned the rows that it counts."""
+    told = [asked(capsys, folder, "trees", "explain", v["number"]) for v in asked(capsys, folder, "trees", "versions")]
+    with opened(folder / "trees.yaml", create=False) as (_, ledger):
+        predicted = sum(entry.rows for entry in ledger.entries() if entry.predictions)
+    assert sum(one["predicted_rows"] for one in told) == predicted
+    assert all(sum(high - low for low, high in one["rows"]["ranges"]) == one["rows"]["count"] for one in told)
+    first, last = told[0], told[-1]
+    assert first["lineage"] == []
+    assert last["lineage"] == [one["number"] for one in reversed(told[:-1])]
+    assert last["champion"]["now"]
+    assert first["champion"]["why"].startswith("gave way to 2.0 at ")
+    assert first["rows"]["weighted"]
+    assert first["window"] == "weights halved every 4d"
+    assert first["rows"]["from"] == "2026-01-01T00:00:00Z"
+
+
+def test_explain_has_the_gates_evidence(folder, capsys):
+    """A gated line's verdicts are told with what they rest on, and people see the same."""
+    numbers = [one["number"] for one in asked(capsys, folder, "hybrid", "versions")]
+    told = [asked(capsys, folder, "hybrid", "explain", number) for number in numbers]
+    assert any(verdict["evidence"] for one in told for verdict in one["verdicts"])
+    assert cli.main(["explain", numbers[-1], "-c", str(folder / "hybrid.yaml")]) == 0
+    out = capsys.readouterr().out
+    assert told[-1]["digest"] in out
+    assert told[-1]["reason"] in out
+
+
+def test_explain_suggests_the_nearest(folder, capsys):
+    """An unknown version is refused with code 5, as an unknown version of the ledger is."""
+    error = asked(capsys, folder, "trees", "explain", "10.0", code=5)["error"]
+    assert error["kind"] == "UnknownVersion"
+    assert "did you mean" in error["message"]
+
+
+def test_served_at_agrees_with_every_prediction(folder, capsys):
+    """For each row that was predicted, the version that is told is the one in the table of predictions."""
+    from perennial.production import tables
+
+    with opened(folder / "sgd.yaml", create=False) as (_, ledger):
+        history = explain.History.read(ledger)
+        checked = 0
+        for entry in history.entries:
+            if not entry.predictions:
+                continue
+            table = tables.from_bytes(ledger.get(entry.predictions))
+            late = set(range(100, 104))  # they came after rows of a later turn may have begun
+            for row, time, version in zip(*(table.column(c).to_pylist() for c in ("row", "time", "version")),
+                                          strict=True):  # fmt: skip
+                if row not in late:
+                    assert explain.served_at(history, time)["version"] == version
+                    checked += 1
+    assert checked > 150
+    before = asked(capsys, folder, "sgd", "served-at", "2025-12-31")
+    assert (before["version"], before["why"]) == (None, "the stream begins at 2026-01-01T00:00:00Z")
+    assert asked(capsys, folder, "sgd", "served-at", "2026-01-02T10:00")["why"].startswith("no version served yet")
+    later = asked(capsys, folder, "sgd", "served-at", "2026-03-01T12:00+01:00")
+    assert later["instant"] == "2026-03-01T11:00:00Z"
+    assert later["until"] is None
+    assert "who would answer" in later["why"]
+
+
+def test_served_at_wants_a_time(folder, capsys):
+    """With the rule, and code 2."""
+    assert "ISO 8601" in asked(capsys, folder, "sgd", "served-at", "noon", code=2)["error"]["message"]
+
+
+def test_there_must_be_a_ledger(folder, capsys, tmp_path):
+    """Reading makes none, and says what makes one."""
+    configure(tmp_path, "sgd", "fresh")
+    (tmp_path / "rows").symlink_to(folder / "rows")
+    error = asked(capsys, tmp_path, "fresh", "versions", code=5)["error"]
+    assert "perennial run" in error["message"]
+    assert not (tmp_path / "fresh.db").exists()
+
+
+# -- a word -----------------------------------------------------------------------------------------------------------
+
+
+def pointers(ledger):
+    """Where champion and previous point."""
+    return ledger.alias("champion").version, ledger.alias("previous").version
+
+
+def until(run, ledger, versions):
+    """Take turns until so many versions are there."""
+    while len(ledger.versions()) < versions:
+        assert run.step()
+
+
+def test_a_run_heeds_a_promotion_and_goes_on(folder, capsys):
+    """The operator's turn keeps both pointers; the next promotion leaves the operator's version as previous."""
+    file = configure(folder, "trees", "heeded")
+    with running(file) as (run, _, ledger):
+        until(run, ledger, 3)
+        assert pointers(ledger) == ("3.0", "2.0")
+        told = asked(capsys, folder, "heeded", "promote", "1.0", "--reason", "3.0 is odd")
+        assert (told["champion"], told["previous"], "@" in told["actor"]) == ("1.0", "3.0", True)
+        assert run.step()
+        last = list(ledger.entries())[-1]
+        assert (last.kind, last.serving) == ("operator", "1.0")
+        assert last.decisions[-1].reason == f"1.0 made champion: {told['actor']}: 3.0 is odd"
+        assert pointers(ledger) == ("1.0", "3.0")
+        shown = asked(capsys, folder, "heeded", "explain", "1.0")["champion"]
+        assert shown["now"]
+        assert "3.0 is odd" in shown["why"]
+        assert asked(capsys, folder, "heeded", "explain", "1.0")["served"][-1]["rows"] == 0
+        assert run.step()
+        assert list(ledger.entries())[-1].serving == "1.0"
+        assert asked(capsys, folder, "heeded", "explain", "1.0")["served"][-1]["rows"] == 24
+        until(run, ledger, 4)
+        assert pointers(ledger) == ("4.0", "1.0")
+        assert sound(ledger.check())
+
+
+def test_roll_back_twice_is_where_it_was(folder, capsys):
+    """Previous points to what was left, and the run serves what is told each time."""
+    file = configure(folder, "sgd", "twice")
+    with running(file) as (run, _, ledger):
+        until(run, ledger, 4)
+        assert pointers(ledger) == ("1.3", "1.2")
+        assert asked(capsys, folder, "twice", "rollback")["champion"] == "1.2"
+        assert pointers(ledger) == ("1.2", "1.3")
+        assert run.step()
+        assert pointers(ledger) == ("1.2", "1.3")
+        assert ledger.alias("champion").reason == "roll back from 1.3"
+        assert asked(capsys, folder, "twice", "rollback", "--reason", "after all")["champion"] == "1.3"
+        assert run.step()
+        assert pointers(ledger) == ("1.3", "1.2")
+        assert [entry.serving for entry in ledger.entries()][-2:] == ["1.2", "1.3"]
+
+
+def test_after_a_roll_back_the_line_goes_on_from_there(folder, capsys):
+    """A stateful line continues the version that was rolled back to, under a number of its own, and can be redone."""
+    file = configure(folder, "sgd", "onward")
+    with running(file) as (run, deployment, ledger):
+        until(run, ledger, 4)
+        asked(capsys, folder, "onward", "rollback")
+        until(run, ledger, 5)
+        last = ledger.versions()[-1].version
+        assert (last.number, last.parent) == ("1.4", "1.2")
+        assert ledger.alias("champion").version == "1.4"
+        assert reproduce(deployment, ledger, "1.4").same
+
+
+@pytest.mark.xfail(reason="Run._heed_operator reads the champion anew and not previous")
+def test_after_a_roll_back_previous_is_what_was_rolled_back_to(folder, capsys):
+    """The run's next promotion leaves the version that it replaces, not the one that the operator had left."""
+    file = configure(folder, "sgd", "left")
+    with running(file) as (run, _, ledger):
+        until(run, ledger, 4)
+        asked(capsys, folder, "left", "rollback")
+        until(run, ledger, 5)
+        assert pointers(ledger) == ("1.4", "1.2")
+
+
+def test_a_word_while_nobody_runs_waits(folder, capsys):
+    """A run that starts later begins with it."""
+    file = configure(folder, "naive", "waits")
+    with running(file) as (run, _, ledger):
+        until(run, ledger, 2)
+    assert asked(capsys, folder, "waits", "promote", "1.0")["previous"] == "2.0"
+    with running(file) as (run, _, ledger):
+        assert run.step()
+        assert list(ledger.entries())[-1].serving == "1.0"
+        assert pointers(ledger) == ("1.0", "2.0")
+
+
+def test_words_that_are_refused(folder, capsys):
+    """The champion itself, versions that are not there, and a step back where there is none; nothing moves."""
+    file = configure(folder, "naive", "refuses")
+    with running(file) as (run, _, ledger):
+        until(run, ledger, 1)
+        run.step()
+        assert "only one" in asked(capsys, folder, "refuses", "rollback", code=5)["error"]["message"]
+        assert asked(capsys, folder, "refuses", "promote", "1.0", code=2)["error"]["field"] == "version"
+        assert "1.0" in asked(capsys, folder, "refuses", "promote", "1.1", code=5)["error"]["message"]
+        assert len(ledger.alias_history()) == 1
+
+
+def test_two_words_at_once(folder, capsys):
+    """Who read before the other moved is refused, and neither pointer is moved."""
+    file = configure(folder, "naive", "races")
+    with running(file) as (run, deployment, ledger):
+        until(run, ledger, 3)
+        moved = ledger.set_alias(
+            AliasChange(alias="previous", version="1.0", generation=ledger.alias("previous").generation, reason="")
+        )
+        stale = ledger.alias("champion")
+        changes = [
+            AliasChange(alias="champion", version="1.0", generation=stale.generation, reason="", actor="ada"),
+            AliasChange(alias="previous", version="3.0", generation=moved.generation - 1, reason="", actor="ada"),
+        ]
+        with pytest.raises(AliasMoved):
+            ledger.set_aliases(changes)
+        assert ledger.alias("champion") == stale
+        assert operate.promote(ledger, deployment, "2.0", actor="ada").left == "3.0"
+
+
+def test_a_broken_model_is_not_promoted(folder, capsys):
+    """A run could not go on with it: its bytes are checked first. The doctor finds it where it is named."""
+    file = configure(folder, "naive", "breaks")
+    with running(file) as (run, deployment, ledger):
+        until(run, ledger, 3)
+        ledger.forget(ledger.version("1.0").blob)
+        with pytest.raises(LedgerError, match=r"1\.0 cannot be made champion.*erased"):
+            operate.promote(ledger, deployment, "1.0", actor="ada")
+        assert sound(examine(deployment, ledger))
+        ledger.forget(ledger.version("2.0").blob)
+        assert not sound(examine(deployment, ledger))
+    told = asked(capsys, folder, "breaks", "doctor", code=5)
+    assert any("previous 2.0" in found["what"] for found in told["findings"])
+
+
+# -- is it true? ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "brief"])
+def test_every_version_is_reproduced(folder, capsys, kind):
+    """From scratch, from its parent, untrained; weighted, by sums of blocks, under a gate: bit for bit."""
+    with opened(folder / f"{kind}.yaml", create=False) as (deployment, ledger):
+        versions = ledger.versions()
+        found = [reproduce(deployment, ledger, saved.version.number) for saved in versions]
+    assert len(found) > 4
+    assert [(one.number, one.state_again) for one in found] == [(s.version.number, s.state) for s in versions]
+    assert all(one.same for one in found)
+    told = asked(capsys, folder, kind, "reproduce", versions[-1].version.number)
+    assert told["same"]
+    assert told["state"] == versions[-1].state
+
+
+def test_rows_that_were_released_are_named(folder, capsys):
+    """Retention forbids it: which rows, and what to do, with code 5. A version whose rows are kept is reproduced."""
+    error = asked(capsys, folder, "brief", "reproduce", "1.0", code=5)["error"]
+    assert error["kind"] == "LedgerError"
+    assert "rows that it learned are gone, 0.." in error["message"]
+    assert "retention" in error["message"]
+    last = asked(capsys, folder, "brief", "versions")[-1]["number"]
+    assert asked(capsys, folder, "brief", "reproduce", last)["same"]
+
+
+def test_other_settings_reproduce_nothing(folder, capsys):
+    """They are told apart before anything is trained."""
+    text = (folder / "sgd.yaml").read_text()
+    (folder / "other.yaml").write_text(text.replace("random_state: 3", "random_state: 4"))
+    error = asked(capsys, folder, "other", "reproduce", "1.0", code=5)["error"]
+    assert "other settings" in error["message"]
+    assert not asked(capsys, folder, "other", "doctor", code=5)["sound"]
+
+
+def test_a_changed_label_is_noticed(folder, capsys, monkeypatch):
+    """The data's own identity is compared before the model's: what differs is said, with code 5."""
+    from perennial.production import reproduce as module
+
+    true = module._labels
+
+    def other(*arguments):
+        labels, classes = true(*arguments)
+        return {**labels, 5: "no" if labels[5] == "yes" else "yes"}, classes
+
+    monkeypatch.setattr(module, "_labels", other)
+    told = asked(capsys, folder, "naive", "reproduce", "1.0", code=5)
+    assert (told["same"], told["state_again"]) == (False, "")
+    assert told["data"] != told["data_again"]
+    assert cli.main(["reproduce", "1.0", "-c", str(folder / "naive.yaml")]) == 5
+    assert "NOT the same training data" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_doctor_finds_nothing(folder, capsys, kind):
+    """Every ledger that a run left is sound."""
+    assert asked(capsys, folder, kind, "doctor") == {"deployment": kind, "sound": True, "findings": []}
+
+
+def test_the_doctor_mends_leftovers(folder, capsys):
+    """They are safe, told as such, and removed under the lease only; who runs meanwhile is named."""
+    file = configure(folder, "naive", "mended")
+    with running(file) as (run, _, ledger):
+        until(run, ledger, 1)
+        told = asked(capsys, folder, "mended", "doctor")
+        assert told["sound"]
+        ledger.blobs.put(b"left by nobody" * 9000)
+        told = asked(capsys, folder, "mended", "doctor")
+        assert told["sound"]
+        assert [found["safe"] for found in told["findings"]] == [True]
+    told = asked(capsys, folder, "mended", "doctor", "--repair")
+    assert [found["mended"] for found in told["findings"]] == [True]
+    assert asked(capsys, folder, "mended", "doctor")["findings"] == []
+
+
+def test_the_doctor_looks_at_the_source(folder, capsys, tmp_path):
+    """A file that was read and is gone is unsafe: no run can go on."""
+    (tmp_path / "rows").mkdir()
+    pq.write_table(rows().slice(0, 120), tmp_path / "rows" / "0.parquet")
+    configure(tmp_path, "naive", "moved")
+    assert cli.main(["run", "--once", "-c", str(tmp_path / "moved.yaml")]) == 0
+    (tmp_path / "rows" / "0.parquet").rename(tmp_path / "rows" / "1.parquet")
+    told = asked(capsys, tmp_path, "moved", "doctor", code=5)
+    assert any("no longer in" in found["what"] for found in told["findings"])
+
+
+# -- models elsewhere -------------------------------------------------------------------------------------------------
+
+
+def test_export_writes_what_the_framework_reads(folder, capsys, tmp_path):
+    """Booster files as LightGBM reads them, with the columns and their words beside."""
+    import lightgbm
+
+    told = asked(capsys, folder, "trees", "export", "2.0", "--output", str(tmp_path / "out"))
+    assert lightgbm.Booster(model_file=told["path"]).num_trees() == 5
+    [columns] = (tmp_path / "out").glob("*.columns.json")
+    assert [c["name"] for c in json.loads(columns.read_text())] == ["a", "b", "word"]
+
+
+def test_predictions_are_those_of_the_run(folder, capsys, tmp_path):
+    """The rows of the last turn, from a file without labels, are predicted as the ledger says they were."""
+    from perennial.production import tables
+
+    with opened(folder / "trees.yaml", create=False) as (_, ledger):
+        entry = [entry for entry in ledger.entries() if entry.predictions][-1]
+        said = tables.from_bytes(ledger.get(entry.predictions))
+    some = rows().slice(entry.first, entry.rows).drop_columns(["y"])
+    for suffix, write in (("parquet", pq.write_table), ("csv", pa.csv.write_csv)):
+        write(some, tmp_path / f"new.{suffix}")
+        output = tmp_path / f"said.{suffix}"
+        told = asked(capsys, folder, "trees", "predict", str(tmp_path / f"new.{suffix}"), "--output", str(output),
+                     "--version", entry.serving)  # fmt: skip
+        assert (told["version"], told["rows"]) == (entry.serving, entry.rows)
+        found = pq.read_table(output) if suffix == "parquet" else pa.csv.read_csv(output)
+        assert found.column("id").to_pylist() == some.column("id").to_pylist()
+        assert found.column("prediction").to_pylist() == said.column("prediction").to_pylist()
+        for name in ("proba_yes", "proba_no"):
+            assert np.allclose(found.column(name), said.column(name), rtol=1e-12, atol=0)
+
+
+def test_predict_takes_words_it_never_saw_and_no_id(folder, capsys, tmp_path):
+    """They are as unknown to the model as any; a row's number is its id, and the ledger stays as it is."""
+    table = pa.table({"word": ["mauve", None], "b": [0.5, None], "a": [0.1, 2.0]})
+    pq.write_table(table, tmp_path / "odd.parquet")
+    before = asked(capsys, folder, "trees", "versions")
+    asked(capsys, folder, "trees", "predict", str(tmp_path / "odd.parquet"), "-o", str(tmp_path / "o.parquet"))
+    found = pq.read_table(tmp_path / "o.parquet")
+    assert found.column("id").to_pylist() == [0, 1]
+    assert None not in found.column("prediction").to_pylist()
+    assert asked(capsys, folder, "trees", "versions") == before
+
+
+def test_predict_refuses_what_it_cannot_read_or_must_not_write(folder, capsys, tmp_path):
+    """A column that lacks, one of another type, and an output among the rows of the stream."""
+    pq.write_table(pa.table({"a": [1.0], "word": ["red"]}), tmp_path / "lacks.parquet")
+    output = ["-o", str(tmp_path / "o.parquet")]
+    error = asked(capsys, folder, "trees", "predict", str(tmp_path / "lacks.parquet"), *output, code=3)["error"]
+    assert "'b'" in error["message"]
+    pq.write_table(pa.table({"a": ["x"], "b": [1.0], "word": ["red"]}), tmp_path / "type.parquet")
+    assert "double" in asked(
+        capsys, folder, "trees", "predict", str(tmp_path / "type.parquet"), *output, code=3
+    )["error"]["message"]  # fmt: skip
+    pq.write_table(rows().slice(0, 3), tmp_path / "few.parquet")
+    into = ["-o", str(folder / "rows" / "9.parquet")]
+    asked(capsys, folder, "trees", "predict", str(tmp_path / "few.parquet"), *into, code=2)
+    asked(capsys, folder, "trees", "predict", str(tmp_path / "few.parquet"), "-o", "said.txt", code=2)
+    asked(capsys, folder, "trees", "predict", str(tmp_path / "none.parquet"), *output, code=2)
+    assert not (tmp_path / "o.parquet").exists()
