@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from perennial.replay import BacktestResult, backtest, grid
     from perennial.stream import Stream
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 #: where the lazily imported public names live: ``import perennial`` loads no framework, not even Arrow
 _HOMES = {

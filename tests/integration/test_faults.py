@@ -10,8 +10,8 @@ import shutil
 import subprocess
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +54,8 @@ def rows(days, per_day=24):
     """Rows at even distances whose label follows two columns; the rule never changes."""
     rng = np.random.default_rng(7)
     n = days * per_day
-    x = rng.normal(size=(n, 2))
-    y = x[:, 0] - x[:, 1] + rng.normal(size=n) / 3 > 0
+    x = rng.normal(size=(3000, 3))[:n]
+    y = 2 * x[:, 0] - x[:, 1] + x[:, 2] / 2 > 0
     at = BEGIN + np.arange(n) * np.timedelta64(86_400_000_000 // per_day, "us")
     return pa.table({"at": at, "a": x[:, 0], "b": x[:, 1], "y": y})
 
@@ -194,7 +194,7 @@ def test_a_disk_that_is_full_at_every_write_is_waited_for(shop, straight, monkey
     on(Full(), monkeypatch)
     assert taken(deployment(shop), tell=told, inline=0) == 7
     retrying = told.of("retrying")
-    assert len(retrying) > 30
+    assert len(retrying) > 20
     assert all("No space left on device" in facts["error"] for facts in retrying)
     same(straight, remembered(deployment(shop)))
 
@@ -204,17 +204,15 @@ def test_a_disk_that_stays_full_ends_the_run_and_nothing_is_lost(shop, straight,
     disk = Full()
     on(disk, monkeypatch)
     monkeypatch.setattr("perennial.production.service.RETRIES", 0)
-    made, ended = deployment(shop), 0
-    while True:
+    made, told, done = deployment(shop), [], False
+    while not done and len(told) < 100:
         try:
             taken(made, inline=0)
-            break
+            done = True
         except StorageError as error:
-            ended += 1
-            assert "No space left on device" in str(error)
-            assert exit_code(error) == 5
-            assert ended < 100
-    assert ended == disk.failed > 30
+            told.append((exit_code(error), str(error).partition(": ")[2]))
+    assert set(told) == {(5, "No space left on device")}
+    assert len(told) == disk.failed > 30
     same(straight, remembered(made))
     with opened(made) as ledger:
         assert ledger.check() == []
@@ -308,7 +306,7 @@ def test_a_read_only_disk_is_told_and_the_run_resumes(tmp_path, straight):
         put(tmp_path / "shop" / "rows", "001", table.slice(120))
         served = champion(made)
         remount(disk, "ro")
-        with pytest.raises(StorageError, match="readonly|read-only|unable to open") as caught:
+        with pytest.raises(StorageError, match=r"readonly|read-only|unable to open") as caught:
             taken(made)
         assert exit_code(caught.value) == 5
         assert "check who may write" in str(caught.value)
@@ -601,8 +599,8 @@ def test_a_folder_loses_and_gains_files(shop, straight):
         taken(made)
     shutil.move(aside / "003.parquet", shop / "rows")
     put(shop / "rows", "002b", table.slice(48, 24))
+    shutil.move(aside / "000.parquet", shop / "rows")
     with pytest.raises(OffsetGone, match=r"002b\.parquet .*turned up before 003"):
-        shutil.move(aside / "000.parquet", shop / "rows")
         taken(made)
     (shop / "rows" / "002b.parquet").unlink()
     for day in (5, 6, 7):
@@ -704,24 +702,22 @@ def test_bounds_that_were_fixed_hold_no_other_day(shop, straight):
 def test_an_old_file_goes_while_the_run_looks(shop, monkeypatch):
     """Old files may go, also between a listing and a look at each of them."""
     made = deployment(shop)
-    before = Path.stat
+    assert taken(made) == 7
+    listed, look = feed.files_of, feed.Feed.is_new
 
-    def stat(self, **about):
-        if self.name == "000.parquet":
-            raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(self))
-        return before(self, **about)
-
-    listed = feed.files_of
-    monkeypatch.setattr(feed, "files_of", lambda source: [*listed(source)])
-
-    def vanished(source):
+    def vanishing(source):
         files = listed(source)
-        monkeypatch.setattr(Path, "stat", stat)
+        (shop / "rows" / "000.parquet").unlink(missing_ok=True)
         return files
 
-    assert taken(made) == 7
-    monkeypatch.setattr(feed, "files_of", vanished)
+    def is_new(self, position, seen):
+        with monkeypatch.context() as patched:
+            patched.setattr(feed, "files_of", vanishing)
+            return look(self, position, seen)
+
+    monkeypatch.setattr(feed.Feed, "is_new", is_new)
     assert taken(made, mode="follow", waits=1) == 0
+    assert not (shop / "rows" / "000.parquet").exists()
 
 
 def test_a_source_that_cannot_be_listed(shop, straight, monkeypatch):
@@ -766,23 +762,23 @@ def test_a_clock_that_is_set_back_between_looks(tmp_path):
 
 
 def test_a_clock_that_ran_ahead_and_is_set_back(tmp_path):
-    """Days that a wrong clock closed early cost nothing: their rows come late, are taken, learned once, and scored."""
-    place, table = tmp_path / "shop", rows(8)
+    """Days that a wrong clock closed early cost no row: the rest of them comes late, and each is learned once."""
+    place, table = tmp_path / "shop", rows(11)
     put(place / "rows", "0", table.slice(0, 100))
     made = deployment(place)
     times = iter([day(5, 1), day(6, 1)])
     assert taken(made, mode="follow", clock=lambda: next(times, day(4, 4)), waits=6) == 6
     put(place / "rows", "1", table.slice(100))
-    times = iter([])
-    taken(made, mode="follow", clock=lambda: next(times, day(4, 5)), waits=4)
+    taken(made, mode="follow", clock=lambda: day(4, 5), waits=4)
     with opened(made) as ledger:
         entries, versions = list(ledger.entries()), ledger.versions()
         assert ledger.check() == []
-    assert sum(e.rows for e in entries) == 192 - 24  # the last day is not over
+    assert [(e.kind, e.rows) for e in entries[4:6]] == [("batch", 4), ("tick", 0)]
+    assert sum(e.rows for e in entries) == 264 - 24  # the last day is not over
     ranges = [tuple(r) for saved in versions for r in saved.facts["lesson"]["rows"]]
     learned = [position for low, high in ranges for position in range(low, high)]
-    assert len(learned) == len(set(learned))
-    assert set(range(150)) <= set(learned)
+    assert learned == list(range(len(learned)))
+    assert len(learned) > 200
 
 
 def test_a_lease_survives_a_clock_that_is_set_back(shop, straight):
@@ -799,15 +795,13 @@ def test_a_lease_survives_a_clock_that_is_set_back(shop, straight):
         assert run.step()
         back(ledger)
         assert run.step()
-        with SqlLedger.open(made.ledger, made.name, blobs=made.blobs) as other:
-            with pytest.raises(LeaseHeld, match="'one'"):
-                other.acquire("two", timedelta(seconds=60))
+        with opened(made) as other, pytest.raises(LeaseHeld, match="'one'"):
+            other.acquire("two", timedelta(seconds=60))
         ledger.renew(lease, timedelta(seconds=60))
         assert run.step()
-        with SqlLedger.open(made.ledger, made.name, blobs=made.blobs) as other:
-            with pytest.raises(LeaseHeld) as caught:
-                other.acquire("two", timedelta(seconds=60))
-            assert caught.value.remaining <= 60
+        with opened(made) as other, pytest.raises(LeaseHeld) as caught:
+            other.acquire("two", timedelta(seconds=60))
+        assert caught.value.remaining <= 60
         ledger.release(lease)
     assert taken(made) == 4
     same(straight, remembered(made))
@@ -837,33 +831,48 @@ def test_a_dead_holder_is_waited_for_by_the_clock_of_the_database(shop):
 
 # ---------------------------------------------------------------------- a poisoned batch
 
-DAYS, PER_DAY, BAD = 24, 100, (11, 12)  #: days of the stream, rows a day, days that are poisoned
+DAYS, PER_DAY, BAD = 26, 100, (11, 12)  #: days of the stream, rows a day, days that are poisoned
+LOW, HIGH = BAD[0] * PER_DAY, (BAD[-1] + 1) * PER_DAY
 GATES = {
     "none": None,
-    "before": Gate(mode="before", margin=0.03, least_blocks=4, planned_labels=800),
+    "before": Gate(mode="before", margin=0.03, least_blocks=3, planned_labels=800),
     "after": Gate(mode="after", margin=0.03, least_blocks=3, planned_labels=800),
+}
+
+
+#: a trial that is settled after eight days: a poisoned day is so unlike the others that bounds take long to tell
+SETTLED = {
+    mode: replace(GATES[mode], greatest_wait=timedelta(days=8), on_no_verdict="better") for mode in ("before", "after")
 }
 
 
 def poisoned(how):
     """A stream of one rule with two poisoned days."""
     table = rows(DAYS, PER_DAY)
-    low, high = BAD[0] * PER_DAY, (BAD[-1] + 1) * PER_DAY
-    name = {"flipped": "y", "scaled": "a", "nan": "b"}[how]
+    name = {"flipped": "y", "constant": "y", "scaled": "a", "nan": "b"}[how]
     values = table[name].to_numpy(zero_copy_only=False).copy()
-    values[low:high] = {"flipped": lambda v: ~v, "scaled": lambda v: 1000 * v, "nan": lambda v: v * np.nan}[how](
-        values[low:high]
-    )
+    bad = values[LOW:HIGH]
+    values[LOW:HIGH] = {
+        "flipped": lambda: ~bad, "constant": lambda: bad & False,
+        "scaled": lambda: 1000 * bad, "nan": lambda: bad * np.nan,
+    }[how]()  # fmt: skip
     return table.set_column(table.column_names.index(name), name, pa.array(values))
 
 
 def sgd():
-    """A stateful line that a poisoned update hurts for long."""
+    """A stateful line that a poisoned update hurts, and that the days after heal."""
     return strategies.Stateful(SGDClassifier(loss="log_loss", random_state=0), initial="5d", trigger=EVERY)
 
 
+def refit():
+    """A stateless strategy, one of whose windows holds the poison alone."""
+    return strategies.Stateless(
+        GaussianNB(), initial="5d", trigger=triggers.every("4d"), window=windows.Sliding("2d")
+    )  # fmt: skip
+
+
 def boosted():
-    """A stateless strategy of a model that takes NaN; its window is rid of a poison after three days."""
+    """A stateless strategy of a model that takes NaN."""
     from lightgbm import LGBMClassifier
 
     model = LGBMClassifier(n_estimators=10, num_leaves=4, min_child_samples=5, verbose=-1, n_jobs=1)
@@ -882,10 +891,10 @@ def learned_poison(made):
     """Versions that learned poisoned rows, themselves or in what they go on from."""
     with opened(made) as ledger:
         versions = ledger.versions()
-    bad, low, high = set(), BAD[0] * PER_DAY, (BAD[-1] + 1) * PER_DAY
+    bad = set()
     for saved in versions:
         version = saved.version
-        own = any(first < high and last > low for first, last in saved.facts["lesson"]["rows"])
+        own = any(first < HIGH and last > LOW for first, last in saved.facts["lesson"]["rows"])
         if own or (version.kind == "update" and version.parent in bad):
             bad.add(version.number)
     return bad
@@ -898,94 +907,100 @@ def served(made):
     return [e.serving for e in entries], [e.loss.mean if e.loss.n else np.nan for e in entries]
 
 
-@pytest.mark.parametrize("make", [sgd, boosted])
-@pytest.mark.parametrize("how", ["flipped", "scaled"])
+def rejections(told, versions):
+    """Verdicts that reject one of these versions."""
+    return [v for v in told.of("verdict") if v["outcome"] == "reject" and v["version"] in versions]
+
+
+@pytest.mark.parametrize(("how", "make"), [(how, make) for how in ("flipped", "scaled") for make in (sgd, nb, refit)])
 def test_a_gate_keeps_what_learned_a_poison_from_serving(tmp_path, how, make):
-    """Judged before it serves, no version that learned poisoned rows does; it is rejected, the event says why."""
+    """Judged before it serves, no version that learned poisoned rows does: champions serve as if nothing had been."""
     made, told = live(tmp_path / "shop", poisoned(how), gate=GATES["before"], strategy=make())
     bad = learned_poison(made)
     serving, loss = served(made)
-    assert bad
-    assert not bad & set(serving), (bad, serving)
-    rejected = [v for v in told.of("verdict") if v["outcome"] == "reject"]
-    assert {v["version"] for v in rejected} & bad
-    assert all("rejected" in v["reason"] for v in rejected)
-    assert np.mean(loss[-5:]) < 0.5
+    assert not bad & set(serving)
+    assert np.mean(loss[BAD[-1] + 3 :]) < 0.4
+    assert all("rejected" in v["reason"] for v in rejections(told, bad))
+    if (how, make) == ("flipped", refit):  # the others heal, or are not trained, while on trial
+        assert rejections(told, bad)
 
 
-@pytest.mark.parametrize("how", ["flipped", "scaled"])
-def test_a_rejected_line_goes_on_from_the_champion(tmp_path, how):
-    """`on_reject: back`: the first update behind the rejection continues the champion, and its state, bit for bit."""
-    made, told = live(tmp_path / "shop", poisoned(how), gate=GATES["before"], strategy=sgd())
+def test_a_rejected_line_goes_on_from_the_champion(tmp_path):
+    """`on_reject: back`: the next update continues the champion's own state, and what the rejected had learned is lost.
+
+    The same update from the champion's bytes by hand gives the same state, bit for bit.
+    """
+    made, told = live(tmp_path / "shop", poisoned("scaled"), gate=SETTLED["before"], strategy=nb())
     bad = learned_poison(made)
-    rejected = next(v for v in told.of("verdict") if v["outcome"] == "reject" and v["version"] in bad)
+    (rejected,) = rejections(told, bad)
+    turn = rejected["turn"]
     with opened(made) as ledger:
         entries, versions = list(ledger.entries()), {s.version.number: s for s in ledger.versions()}
-    after = [s.version for e in entries[rejected["turn"] :] for s in e.versions]
-    assert after[0].kind == "update"
-    assert after[0].parent == rejected["champion"] == entries[rejected["turn"]].serving
-    before, model = versions[after[0].parent], None
+        (after,) = entries[turn].versions
+        assert after.version.parent == rejected["champion"] == entries[turn].serving
+        assert after.version.number not in bad
+        model = made.load(ledger.get(versions[after.version.parent].blob))
+        ((low, high),) = after.facts["lesson"]["rows"]
+    table = poisoned("scaled").slice(low, high - low)
+    plain = model._model
+    assert plain.var_.max() < 10
+    plain.partial_fit(np.column_stack([table["a"], table["b"]]), table["y"].to_numpy(zero_copy_only=False))
     with opened(made) as ledger:
-        model = made.load(ledger.get(before.blob))
-    assert model.digest() == before.state
-    clean = [v.number for v in after if v.number not in bad]
-    assert clean
-    assert not bad & {v.parent for v in after if v.number in clean}
+        kept = made.load(ledger.get(after.blob))._model
+    assert kept.theta_.tolist() == plain.theta_.tolist()
+    assert kept.var_.tolist() == plain.var_.tolist()
+    assert not {v for e in entries[turn:] for v in (s.version.number for s in e.versions)} & bad
 
 
-@pytest.mark.parametrize("make", [sgd, boosted])
-@pytest.mark.parametrize("how", ["flipped", "scaled"])
+@pytest.mark.parametrize(("how", "make"), [("flipped", refit), ("scaled", refit), ("scaled", nb)])
 def test_a_gate_rolls_back_what_learned_a_poison(tmp_path, how, make):
-    """Serving on trial, a version that learned poisoned rows is rolled back, and what serves in the end never did."""
-    made, told = live(tmp_path / "shop", poisoned(how), gate=GATES["after"], strategy=make())
+    """Serving on trial, a version that learned poisoned rows is rolled back, and what serves after it never did."""
+    gate = GATES["after"] if make is refit else SETTLED["after"]
+    made, told = live(tmp_path / "shop", poisoned(how), gate=gate, strategy=make())
     bad = learned_poison(made)
     serving, loss = served(made)
-    rejected = [v for v in told.of("verdict") if v["outcome"] == "reject" and v["version"] in bad]
-    assert rejected
-    back = rejected[0]["turn"]
+    (rejected,) = rejections(told, bad)
+    back = rejected["turn"]
     assert serving[back - 1] in bad
-    assert any(p["turn"] == back and p["version"] == serving[back] for p in told.of("promoted"))
-    assert serving[-1] not in bad
-    assert np.mean(loss[-3:]) < 0.5
+    assert not bad & set(serving[back:])
+    moved = [facts for facts in told.of("promoted") if facts["turn"] == back]
+    assert [facts["version"] for facts in moved] == [serving[back]]
+    assert np.mean(loss[back + 2 :]) < 0.4
 
 
 @pytest.mark.parametrize("gate", list(GATES))
 @pytest.mark.parametrize(
     ("how", "rules", "why"),
     [
-        ("flipped", Quality(label_rates={True: (0.3, 0.7)}), None),
-        ("scaled", Quality(ranges={"a": (-10, 10)}), r"column 'a' holds .*outside \[-10, 10\]"),
-        ("nan", Quality(nulls=0.2), r"column 'b' is 100% null, limit 20%"),
+        ("scaled", Quality(ranges={"a": (-10, 10)}), "column 'a' holds"),
+        ("nan", Quality(nulls=0.2), "column 'b' is 100% null, limit 20%"),
     ],
 )
-def test_quality_rules_keep_a_poison_from_being_learned(tmp_path, how, rules, why, gate):
-    """A batch that breaks a rule is told as quarantined and learned by no version; the days after are."""
+def test_a_batch_that_breaks_a_rule_is_not_learned(tmp_path, how, rules, why, gate):
+    """It is told as quarantined and learned by no version; the days after it are."""
     made, told = live(tmp_path / "shop", poisoned(how), gate=GATES[gate], quality=rules, strategy=boosted())
     quarantined = told.of("quarantined")
-    if why is None:  # flipped labels of an even stream have the same rates: rules cannot see them, gates can
-        assert not quarantined
-        return
     assert [facts["turn"] for facts in quarantined] == list(BAD)
-    for facts in quarantined:
-        assert pytest.importorskip("re").search(why, facts["reason"])
+    assert all(why in facts["reason"] for facts in quarantined)
     assert not learned_poison(made)
+    if gate == "none":
+        with opened(made) as ledger:
+            assert ledger.versions()[-1].version.last == (DAYS - 2) * PER_DAY - 26  # six hours wait for their label
+
+
+def test_labels_of_one_class_are_not_learned(tmp_path):
+    """A feed that says "no" to everything breaks a rate; flipped labels of an even stream do not: those need a gate."""
+    rules = Quality(label_rates={True: (0.25, 0.75)}, least_rows=10)
+    made, told = live(tmp_path / "constant", poisoned("constant"), strategy=nb(), quality=rules)
+    turns = [facts["turn"] for facts in told.of("quarantined")]
+    assert turns == [BAD[0] + 1, BAD[-1] + 1]
+    assert all("labels are True, outside [25.0%, 75.0%]" in facts["reason"] for facts in told.of("quarantined"))
     with opened(made) as ledger:
-        assert max(s.version.last for s in ledger.versions()) > (BAD[-1] + 2) * PER_DAY
-
-
-def test_labels_of_one_class_are_quarantined(tmp_path):
-    """A feed that says "no" to everything breaks a rate, and is not learned."""
-    table = rows(DAYS, PER_DAY)
-    values = table["y"].to_numpy(zero_copy_only=False).copy()
-    values[BAD[0] * PER_DAY : (BAD[-1] + 1) * PER_DAY] = False
-    table = table.set_column(3, "y", pa.array(values))
-    made, told = live(
-        tmp_path / "shop", table, strategy=sgd(), quality=Quality(label_rates={True: (0.25, 0.75)}, least_rows=10)
-    )
-    assert {facts["turn"] for facts in told.of("quarantined")} >= {BAD[0] + 1, BAD[-1] + 1}
-    assert all("labels are True" in facts["reason"] for facts in told.of("quarantined"))
-    bad = learned_poison(made)
-    assert not bad or len(bad) < 12
+        learned = {p for s in ledger.versions() for low, high in s.facts["lesson"]["rows"] for p in range(low, high)}
+    assert not learned & set(range(LOW, HIGH - 26))  # labels of a day's last hours come with those of the next
+    assert served(made)[1][-1] < 0.4
+    _, told = live(tmp_path / "flipped", poisoned("flipped"), strategy=nb(), quality=rules)
+    assert not told.of("quarantined")
 
 
 @pytest.mark.parametrize("make", [sgd, nb])
@@ -994,7 +1009,9 @@ def test_a_column_of_nan_in_front_of_a_model_that_refuses_it(tmp_path, make):
     made, told = live(tmp_path / "shop", poisoned("nan"), quality=Quality(nulls=0.2), strategy=make())
     assert [facts["turn"] for facts in told.of("quarantined")] == list(BAD)
     assert not learned_poison(made)
-    assert served(made)[1][-1] < 0.5
+    assert served(made)[1][-1] < 0.4
+    turns = [turn for turn in range({sgd: 5, nb: 3}[make], DAYS - 1) if turn != BAD[-1] + 1]  # nothing to learn then
+    assert [facts["turn"] for facts in told.of("trained")] == turns
 
 
 def test_a_column_of_nan_without_rules(tmp_path):
@@ -1002,22 +1019,16 @@ def test_a_column_of_nan_without_rules(tmp_path):
     place, table = tmp_path / "shop", poisoned("nan")
     put_days(place / "rows", table, PER_DAY)
     made = deployment(place, strategy=sgd())
-    with pytest.raises(pn.LearnerError, match=r"1\.7 failed to predict rows from 1,200 .*NaN") as caught:
-        taken(made)
-    assert exit_code(caught.value) == 4
-    serves = champion(made)
-    assert serves == "1.6"
-    with pytest.raises(pn.LearnerError):
-        taken(made)
+    for _ in range(2):
+        with pytest.raises(pn.LearnerError, match=r"failed to predict rows from 1,100 \(2026-01-12 .*NaN") as caught:
+            taken(made, inline=100_000)
+        assert exit_code(caught.value) == 4
+        assert champion(made) == "1.5"
     put_days(place / "rows", rows(DAYS, PER_DAY), PER_DAY)
-    assert taken(made) == DAYS - 1 - 12
+    assert taken(made, inline=100_000) == DAYS - 1 - BAD[0]
     whole = tmp_path / "whole"
-    put_days(whole / "rows", rows(DAYS, PER_DAY), PER_DAY)
-    other = deployment(whole, strategy=sgd())
-    taken(other)
-    one, two = remembered(other), remembered(made)
-    assert one["predictions"] == two["predictions"]
-    assert one["versions"] == two["versions"]
+    other, _ = live(whole, rows(DAYS, PER_DAY), strategy=sgd())
+    same(remembered(other), remembered(made))
 
 
 def test_without_gate_and_rules_a_poison_is_learned_and_said(tmp_path):

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from perennial.core.errors import PerennialError
 from perennial.core.state import State
 from perennial.ledger.records import ALIASES, Finding, Lease
 from perennial.ledger.sql import SqlLedger
@@ -110,5 +109,5 @@ def _finding(what: str) -> Iterator[list[Finding]]:
     out: list[Finding] = []
     try:
         yield out
-    except PerennialError as error:
+    except Exception as error:  # a checkpoint or a model that is damaged may raise anything: that is the finding
         out.append(Finding(what=f"{what}: {error}", safe=False))

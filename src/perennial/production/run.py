@@ -345,7 +345,9 @@ class Run:
         """A champion that an operator appointed since the last turn is an input of this one."""
         if self._engine is None:
             return False
-        alias = self._aliases["champion"] = self._ledger.alias("champion")
+        alias = self._ledger.alias("champion")
+        if alias.generation != self._aliases["champion"].generation:  # an operator moves `previous` with it
+            self._aliases = {name: self._ledger.alias(name) for name in ALIASES}
         serving = self._engine.serving
         if alias.version is None or alias.version == serving or alias.actor == "run":
             return False

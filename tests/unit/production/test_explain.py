@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from perennial.core.records import Decision, Verdict, Version
@@ -111,7 +113,7 @@ def test_explain_spans_the_turns_of_its_rows():
     assert told["rows"]["count"] == 12
     assert told["champion"]["why"] == "gave way to 1.0 at 1970-01-04T00:00:00Z, by ada@host: odd"
     again = WHOLE.segments[0]
-    mixed = History(**{**vars(WHOLE), "segments": (*WHOLE.segments[1:], again, again)})
+    mixed = replace(WHOLE, segments=(*WHOLE.segments[1:], again, again))
     assert explain(mixed, "2.0")["rows"] == told["rows"]
 
 
