@@ -683,7 +683,7 @@ def test_what_became_of_each_version(ledger, lease):
 
 
 def test_segments_live_until_they_are_released(ledger, lease):
-    """Of equal ones the oldest goes first; bytes go with the turn that releases the last; what is gone cannot go twice."""
+    """Of equal ones the oldest goes first; bytes go with the last; what is gone cannot go twice."""
     one, two = (ledger.put(name * LARGE) for name in (b"one", b"two"))
 
     def brings(digest: str, first: int) -> Segment:
