@@ -329,7 +329,7 @@ class Engine:
             turn = self._train(turn)
             self._seat(now)
         if batch is not None:
-            turn = self._predict(turn, batch)
+            turn = self._predict(turn, batch, unfit=bad is not None)
             self._book.arrive(batch, learnable=bad is None)
             self._seen += len(batch)
         return self._end(_quarantined(turn, bad), batch)
@@ -790,12 +790,17 @@ class Engine:
 
     # ------------------------------------------------------------------ predict
 
-    def _predict(self, turn: Turn, batch: Batch) -> Turn:
+    def _predict(self, turn: Turn, batch: Batch, *, unfit: bool) -> Turn:
         champion = self._champion
         if champion is None or not len(batch):
             return turn
         before = self._trainer.cpu_seconds()
-        prediction = self._ask(champion, batch)
+        try:
+            prediction = self._ask(champion, batch)
+        except (DataError, LearnerError) as error:
+            if not unfit:
+                raise
+            return _note(turn, f"not predicted: {error}")  # rows that break a rule stop nobody
         turn, shadow = self._ask_shadow(turn, batch, champion)
         seconds = self._trainer.cpu_seconds() - before
         minor = np.full(len(batch), champion.version.minor, dtype=np.int32)

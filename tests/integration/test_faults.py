@@ -659,6 +659,24 @@ def test_a_line_that_is_being_written_is_waited_for(tmp_path, straight):
     assert now["versions"] == straight["versions"]
 
 
+def test_a_recording_may_end_without_a_line_end(tmp_path):
+    """With --until-end the last line is whole, with or without a line end, also on a second try."""
+    made, lines = after_four(tmp_path / "shop")
+    (tmp_path / "shop" / "rows.csv").write_text("".join(lines).rstrip("\n"))
+    with opened(made) as ledger:
+        lease = ledger.acquire("dies", timedelta(seconds=60))
+        run = production.Run(made, ledger, lease)
+        while ledger.head().turn < 6:
+            run.step(to_the_end=True)
+        bounds = run._intake.look(to_the_end=True)
+        run._intend({"batch": [bounds.start, bounds.rows, bounds.ahead]})
+        ledger.release(lease)
+    assert taken(made) == 1
+    assert taken(made, mode="until-end") == 1
+    with opened(made) as ledger:
+        assert sum(entry.rows for entry in ledger.entries()) == 192
+
+
 def test_a_torn_line_never_becomes_a_row(tmp_path):
     """With batches of so many rows, the last row of a batch may be half a line: its number is not believed."""
     place = tmp_path / "shop"

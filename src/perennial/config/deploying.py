@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from perennial.core.errors import ConfigError
 from perennial.stream.quality import Quality
+from perennial.stream.sources import is_url
+from perennial.stream.sql import Address
 
 if TYPE_CHECKING:
     from perennial.config.loading import Loaded
@@ -26,8 +28,14 @@ def place(loaded: Loaded) -> tuple[str, str, str | None]:
     blobs = config.blobs
     if blobs is not None and "://" not in blobs:
         blobs = str(loaded.folder / blobs)
-    name = config.name or Path(config.stream.source).stem or "deployment"
-    return name, url, blobs
+    return config.name or _name(config.stream.source), url, blobs
+
+
+def _name(source: str) -> str:
+    """A deployment's name where none is given: its file's, folder's or table's."""
+    if is_url(source):
+        return Address.of(source).table
+    return Path(source).stem or "deployment"
 
 
 def deployment(loaded: Loaded) -> Deployment:

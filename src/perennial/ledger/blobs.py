@@ -225,7 +225,7 @@ class LocalBlobs:
         path = self._path(digest)
         with _told(path):
             self._prepare(path.parent)
-            if self._files.size(path) == len(data):
+            if self._files.size(path) == len(data) and self._files.read(path) == data:  # rotten bytes are replaced
                 self._files.fsync_folder(path.parent)  # whoever wrote it may have died before this
                 return digest
             part = path.with_name(f"{digest}.{secrets.token_hex(8)}{_PART}")

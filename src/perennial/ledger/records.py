@@ -6,6 +6,7 @@ Instants are microseconds since 1970-01-01 UTC. A digest is the SHA-256, in hex,
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Literal
 
 from perennial.core.records import Decision, Loss, Verdict, Version
@@ -20,6 +21,7 @@ class Lease:
 
     holder: str
     token: int
+    ttl: timedelta = timedelta(0)  #: how long an acquisition lasts, and so a renewal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -222,7 +222,7 @@ class SqlLedger:
                 )
             token: int = row.token + 1
             connection.execute(self._say.set_lease, {"new_holder": holder, "new_token": token, "span": span})
-        return Lease(holder=holder, token=token)
+        return Lease(holder=holder, token=token, ttl=ttl)
 
     def renew(self, lease: Lease, ttl: timedelta) -> None:
         """Let the lease last ``ttl`` from now. One that ran out and that nobody took over can be renewed.

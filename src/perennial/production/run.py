@@ -140,6 +140,11 @@ class Run:
         LedgerError
             If the ledger cannot be used; what is durable is whole.
         """
+        if to_the_end:
+            self._intake.ends()
+        return self._step(to_the_end)
+
+    def _step(self, to_the_end: bool) -> bool:
         if self._heed_operator():
             return True
         if self._intent is not None:
@@ -174,7 +179,7 @@ class Run:
             return False
         pending = self._intake.pending_start
         if pending is not None:
-            return pending < start and self.step(to_the_end=True)
+            return pending < start and self._step(True)
         if self._engine is None or self._now is None or self._now >= start:
             return False
         self._intend({"tick": start})
@@ -227,7 +232,8 @@ class Run:
         assert self._engine is not None
         batch = event if isinstance(event, Batch) else None
         self._trainer.made.clear()
-        self._trainer.probe = None if batch is None else batch.features.slice(0, 32)
+        fit = batch is not None and self._deployment.quality.fault(batch) is None
+        self._trainer.probe = batch.features.slice(0, 32) if batch is not None and fit else None
         turn = self._engine.advance(event)
         reach("turn.after")
         self._commit(kind, turn, batch, arrived)

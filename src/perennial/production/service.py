@@ -16,6 +16,7 @@ from perennial.ledger.records import Lease
 from perennial.ledger.sql import SqlLedger
 from perennial.production.deployment import Deployment
 from perennial.production.run import Run, Tell
+from perennial.stream.feed import SourceAway
 
 Mode = Literal["once", "until-end", "follow"]
 
@@ -129,6 +130,8 @@ def keep_current(
     while not stopped():
         try:
             if run is None:
+                if failures:  # it may have run out while nobody could take it over; LeaseLost if somebody did
+                    ledger.renew(lease, lease.ttl)
                 run = Run(deployment, ledger, lease, tell)
             if run.step(to_the_end=mode == "until-end"):
                 failures = 0
@@ -139,9 +142,9 @@ def keep_current(
                 break
             if not run.refresh() and not run.idle(clock()):
                 wait(poll)
-        except StorageError as error:
+        except (StorageError, SourceAway) as error:
             failures += 1
-            if not error.retryable or failures > RETRIES:
+            if failures > RETRIES:  # a full or read-only disk is waited for as well: somebody may be making room
                 raise
             pause = min(0.5 * 2**failures, 30.0)
             tell(

@@ -36,7 +36,7 @@ class Position:
     file : str
         Name of the file that holds the last row, or of the table; empty before the first.
     rows : int
-        Rows read of it. Of a table: how many it holds up to the last row read.
+        Rows read of it; of a table, less those that were deleted since.
     last : str
         Digest of the last row read.
     earlier : int
@@ -98,8 +98,11 @@ class Growing(Protocol):
         """Whether something may have come since the call before, which ``seen`` remembers: a cheap look."""
         ...
 
-    def read(self, position: Position, types: Mapping[str, Any]) -> Iterator[Run]:
-        """The rows behind ``position``, a block at a time; raises :class:`OffsetGone` where they cannot be told."""
+    def read(self, position: Position, types: Mapping[str, Any], *, grows: bool = True) -> Iterator[Run]:
+        """The rows behind ``position``, a block at a time; raises :class:`OffsetGone` where they cannot be told.
+
+        While a source ``grows``, a last line without an end is not whole and waits.
+        """
         ...
 
 
@@ -135,6 +138,7 @@ class Feed:
         if not isinstance(source, str | Path):
             raise ConfigError("source", type(source).__name__, "a run reads files or a database: give a path or a URL")
         self._source = source
+        self.known: set[str] = set()  #: names of files that were read and are there; an intake keeps them
 
     def open(self) -> Source:
         """All files there are now, to learn their columns."""
@@ -144,15 +148,18 @@ class Feed:
         """Whether something changed since the call before, which ``seen`` remembers: a look at names and sizes only."""
         now = {}
         for file in files_of(self._source):
-            status = file.stat()
+            try:
+                status = file.stat()
+            except FileNotFoundError:  # an old file may go, also while we look
+                continue
             now[file.name] = (status.st_size, status.st_mtime_ns)
         changed = now != seen
         seen.clear()
         seen.update(now)
         return changed or not position.file
 
-    def read(self, position: Position, types: Mapping[str, Any]) -> Iterator[Run]:
-        """The rows behind ``position``, a block at a time.
+    def read(self, position: Position, types: Mapping[str, Any], *, grows: bool = True) -> Iterator[Run]:
+        """The rows behind ``position``, a block at a time; of the last CSV file whole lines only if it ``grows``.
 
         Raises
         ------
@@ -169,20 +176,26 @@ class Feed:
                 "start a deployment of a new name from here"
             )
         at = names.index(position.file) if position.file else 0
-        if at > position.earlier:
-            new = names[at - 1]
+        self.known.intersection_update(names)
+        fresh = [name for name in names[:at] if name not in self.known]
+        if fresh or at > position.earlier:
+            new = (fresh or names[at - 1 : at])[0]
             raise OffsetGone(
                 f"{new} (or a file like it) turned up before {position.file}, which was read already: files come in "
                 "name order; give it a later name"
             )
         for number, file in enumerate(files[at:], at):
             skip = position.rows if file.name == position.file else 0
-            yield from self._rows(file, number, skip, position.last if skip else "", types)
+            self.known.add(file.name)
+            torn = grows and file is files[-1]
+            yield from self._rows(file, number, skip, position.last if skip else "", types, torn)
 
-    def _rows(self, file: Path, number: int, skip: int, last: str, types: Mapping[str, Any]) -> Iterator[Run]:
-        check_types(file, types)
+    def _rows(
+        self, file: Path, number: int, skip: int, last: str, types: Mapping[str, Any], torn: bool
+    ) -> Iterator[Run]:
+        check_types(file, types, grows=torn)
         start = 0
-        for block in open_files(file).blocks(dict(types)):
+        for block in open_files(file, grows=torn).blocks(dict(types)):
             size = block.rows.num_rows
             if start < skip <= start + size and row_digest(block.rows.slice(skip - start - 1, 1)) != last:
                 raise OffsetGone(

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from perennial.core.errors import DataError
 from perennial.core.records import Batch, TaskKind
 from perennial.core.state import State, Stored
+from perennial.core.times import moment
 from perennial.stream.calendar import Calendar
 from perennial.stream.canonical import Canonical, wanted_types
-from perennial.stream.feed import Growing, OffsetGone, Position, Run, feed_of
+from perennial.stream.feed import Feed, Growing, OffsetGone, Position, Run, feed_of
 from perennial.stream.prepared import Labels, Piece
 from perennial.stream.settings import Stream
 
@@ -174,6 +175,7 @@ class Intake:
         self._built: Any = None  # features of rows of the last batch's instant that belong to the next batch
         self._seen: dict[str, Any] = {}
         self._pending = _Pending()
+        self._grows = True
         self._runs: Iterator[Run] = iter(())
         self.position = Position()  #: how far the source was read, by whole batches
 
@@ -237,7 +239,13 @@ class Intake:
         """Look at the source anew from the position on."""
         _ = self._canonical
         self._pending = _Pending()
-        self._runs = self._feed.read(self.position, self._types)
+        self._runs = self._feed.read(self.position, self._types, grows=self._grows)
+
+    def ends(self) -> None:
+        """The source grows no more: a last line without an end is whole."""
+        if self._grows:
+            self._grows = False
+            self.refresh()
 
     def look(self, *, to_the_end: bool = False) -> Bounds | None:
         """The bounds of the next batch; None while it is not whole.
@@ -270,10 +278,18 @@ class Intake:
         wanted = bounds.rows + bounds.ahead
         while len(self._pending) < wanted:
             if not self._more():
+                if self._grows:  # whoever fixed the bounds may have known that the source ends here
+                    self.ends()
+                    continue
                 raise OffsetGone(
                     f"the next batch was fixed to have {wanted:,} rows, and the source holds {len(self._pending):,} "
                     "behind what was read: rows were taken away; put them back"
                 )
+        if self._pending.start != bounds.start:
+            raise OffsetGone(
+                f"the next batch was fixed to begin at {moment(bounds.start)}, and the rows behind what was read begin "
+                f"at {moment(self._pending.start)}: rows were taken away or rewritten; put them back"
+            )
 
     def _more(self) -> bool:
         run = next(self._runs, None)
@@ -369,6 +385,7 @@ class Intake:
         types = pa.schema(list(self._types.items())).serialize().to_pybytes().hex()
         plain = {
             "position": self.position.to_plain(), "types": types, "labels": list(self.labels), "floor": self._floor,
+            "files": sorted(n for n in getattr(self._feed, "known", ()) if n <= self.position.file),
         }  # fmt: skip
         return State.join(State(plain=plain, arrays=sink), canon.state().under("canon"))
 
@@ -383,6 +400,8 @@ class Intake:
         for label in plain["labels"]:
             self._labels.code(label)
         self.position, self._floor = Position.from_plain(plain["position"]), plain["floor"]
+        if isinstance(self._feed, Feed):
+            self._feed.known = set(plain["files"])
         self._built = None
         if "built" in state.arrays:
             with pa.ipc.open_stream(pa.py_buffer(state.arrays["built"].tobytes())) as reader:

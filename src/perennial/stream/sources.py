@@ -95,10 +95,18 @@ def open_source(source: object, field: str = "source") -> Source:
     return _Memory(source)
 
 
-def open_files(source: str | Path, field: str = "source") -> _Parquet | _Csv:
-    """The reader for a path or a glob; raises as :func:`open_source` does."""
+def open_files(source: str | Path, field: str = "source", *, grows: bool = False) -> _Parquet | _Csv:
+    """The reader for a path or a glob; raises as :func:`open_source` does.
+
+    Parameters
+    ----------
+    source, field
+        As there.
+    grows : bool
+        Somebody may be writing: a CSV file ends with its last line end, what is behind it is no line yet.
+    """
     kind, files = _files(source, field)
-    return _Parquet(files) if kind == "parquet" else _Csv(files)
+    return _Parquet(files) if kind == "parquet" else _Csv(files, grows)
 
 
 def files_of(source: str | Path) -> list[Path]:
@@ -106,17 +114,18 @@ def files_of(source: str | Path) -> list[Path]:
     try:
         return _files(source, "source")[1]
     except ConfigError:
-        if Path(source).is_dir() and not any(Path(source).iterdir()):
+        path = Path(source)
+        if not any(path.iterdir()) if path.is_dir() else not path.exists() and not glob.glob(str(source)):
             return []
         raise
 
 
-def check_types(file: Path, types: Mapping[str, Any]) -> None:
+def check_types(file: Path, types: Mapping[str, Any], *, grows: bool = False) -> None:
     """Raise ``DataError`` unless a file holds every column of ``types`` in its type; it may hold more.
 
     A CSV file's whole numbers pass for fractions, and a column of nulls for anything.
     """
-    source = open_files(file)
+    source = open_files(file, grows=grows)
     source.types((), [name for name, dtype in types.items() if pa.types.is_string(dtype)])
     found = [
         (origin, {name: dtype for name, dtype in columns.items() if name in types}) for origin, columns in source.found
@@ -142,7 +151,13 @@ def canonical_type(dtype: Any) -> Any:
 
 
 def _files(source: str | Path, field: str) -> tuple[str, list[Path]]:
-    path = Path(source)
+    try:
+        return _found(Path(source), source, field)
+    except OSError as error:
+        raise DataError(f"{source} cannot be listed: {error.strerror or error}") from error
+
+
+def _found(path: Path, source: str | Path, field: str) -> tuple[str, list[Path]]:
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith((".", "_")))
     elif path.exists():
@@ -293,8 +308,8 @@ class _Parquet:
 class _Csv:
     """CSV files with a header; types are inferred from the first rows of each file and must agree."""
 
-    def __init__(self, files: list[Path]) -> None:
-        self._files = files
+    def __init__(self, files: list[Path], grows: bool = False) -> None:
+        self._files, self._grows = files, grows
         self._wider: dict[str, Any] = {}
         self._empty: set[str] = set()  # no value in the first rows of any file
         self._columns: dict[str, list[str]] = {}
@@ -339,7 +354,8 @@ class _Csv:
         # one block is parsed at a time, and must hold the longest row
         read = pa.csv.ReadOptions(use_threads=False, block_size=4 << 20)
         parse = pa.csv.ParseOptions(newlines_in_values=True)
-        return pa.csv.open_csv(file, read_options=read, parse_options=parse, convert_options=convert)
+        source = _lines(file) if self._grows and file.suffix.lower() == ".csv" else file
+        return pa.csv.open_csv(source, read_options=read, parse_options=parse, convert_options=convert)
 
     def _widen(self, file: Path, message: str, types: dict[str, Any]) -> None:
         """Raise ``Widened`` where whole numbers turn into fractions, ``DataError`` where numbers turn into words."""
@@ -357,6 +373,21 @@ class _Csv:
             f"column {name!r} of {file.name} holds {value!r} where earlier rows hold {old}: a column keeps its type; "
             "correct the value, or list the column under `drop`"
         )
+
+
+def _lines(file: Path) -> Any:
+    """A CSV file up to its last line end."""
+    raw = pa.OSFile(str(file))
+    end = raw.size()
+    while end:
+        low = max(end - (1 << 16), 0)
+        raw.seek(low)
+        at = raw.read(end - low).rfind(b"\n")
+        if at >= 0:
+            end = low + at + 1
+            break
+        end = low
+    return raw.get_stream(0, end)
 
 
 def _is_number(text: str) -> bool:

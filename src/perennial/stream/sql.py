@@ -491,6 +491,7 @@ class TableFeed:
 
     def __init__(self, source: str, field: str = "source", *, follow: bool = True) -> None:
         self._source, self._reader, self._follow = source, _Reader(source, field), follow
+        self._layout: _Layout | None = None  # as of the last reading: to look at it anew may cost a scan
 
     def open(self) -> Table:
         """The table, to learn its columns; raises as :meth:`read` does if it cannot be followed."""
@@ -502,7 +503,8 @@ class TableFeed:
         """Whether the last row that may be read is another than at the call before, which ``seen`` remembers."""
         dialect = self._reader.dialect
         with dialect.reading() as connection:
-            order = dialect.order(connection, dialect.layout(connection), follow=True)
+            self._layout = self._layout or dialect.layout(connection)
+            order = dialect.order(connection, self._layout, follow=True)
             bound = order.bound.format(dialect.horizon(connection, order))
             now = {"newest": self._reader.newest(connection, order, bound)}
         changed = now != seen
@@ -510,7 +512,7 @@ class TableFeed:
         seen.update(now)
         return changed or not position.file
 
-    def read(self, position: Position, types: Mapping[str, Any]) -> Iterator[Run]:
+    def read(self, position: Position, types: Mapping[str, Any], *, grows: bool = True) -> Iterator[Run]:  # noqa: ARG002
         """The rows behind ``position``, a block at a time, up to where nothing can turn up before.
 
         Raises
@@ -535,7 +537,9 @@ class TableFeed:
         size, first = FIRST_ROWS, True
         while True:
             with dialect.reading() as connection:
-                layout = dialect.layout(connection)
+                if first or self._layout is None:
+                    self._layout = dialect.layout(connection)
+                layout = self._layout
                 order = dialect.order(connection, layout, follow=self._follow)
                 if first:
                     self._check_types(layout, types)
@@ -548,8 +552,8 @@ class TableFeed:
                 batch = reader.arrays(layout, rows, len(order.keys), types)
                 if key:
                     self._check_last(key, last, keys, batch)
-                    if first and position.key:
-                        done = self._counted(reader.count(connection, order, key), done, order, connection)
+                    if first and order.rule != "transaction":  # there, nothing can turn up before
+                        done = self._counted(reader.count(connection, order, key), done, order)
             _check_unique(keys, reader.address)
             new = 1 if key else 0
             if len(keys) > new:
@@ -589,10 +593,10 @@ class TableFeed:
                 "it back, or start a deployment of a new name from here"
             )
 
-    def _counted(self, now: int, done: int, order: _Order, connection: sa.Connection) -> int:  # noqa: ARG002
+    def _counted(self, now: int, done: int, order: _Order) -> int:
         """How many rows there are up to the position; raises ``OffsetGone`` where that shows a broken promise."""
         name = self._reader.address.name
-        if now > done and order.rule != "transaction":
+        if now > done:
             why = {
                 "rowid": "somebody inserted them with numbers of their own",
                 "delay": "a transaction took longer than `delay`",
