@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from typing import Any, final
 
@@ -108,6 +108,13 @@ class _Trial:
     base: _Line  # the champion of record
     begun: int
     evidence: Evidence
+    shown: list[_Line] = field(default_factory=list)  # mode before: its newest ready version, and those not ready yet
+
+    def ready(self, now: int) -> _Line | None:
+        """The newest version that is ready; older ones are let go."""
+        while len(self.shown) > 1 and self.shown[1].version.ready_at <= now:
+            self.shown.pop(0)
+        return self.shown[0] if self.shown and self.shown[0].version.ready_at <= now else None
 
 
 @final
@@ -169,7 +176,7 @@ class Engine:
         self._latency = micros(train_latency)
         self._wait = micros(label_wait)
         self._seed = seed
-        self._gate = None if gate is None or isinstance(gate, NoGate) else gate
+        self._gate = None if gate is None or gate.mode == "none" else gate
         self._quality = quality or Quality()
         self._identity = _identity(learner)
         self._unlabelled = isinstance(learner, LearnsUnlabelled)
@@ -262,7 +269,15 @@ class Engine:
             "waiting": [line.version.number for line in self._waiting],
             "trial": None
             if trial is None
-            else [trial.number, trial.major, trial.base.version.number, trial.begun, trial.evidence.to_plain()],
+            else {
+                "gate": str(self._gate),
+                "number": trial.number,
+                "major": trial.major,
+                "base": trial.base.version.number,
+                "begun": trial.begun,
+                "evidence": trial.evidence.to_plain(),
+                "shown": [line.version.number for line in trial.shown],
+            },
             "started": None if self._started is None else self._started.number,
         }
         own = State(
@@ -274,6 +289,8 @@ class Engine:
 
     def restore(self, state: State, label_values: Sequence[Label], fetch: Fetch) -> None:
         """Go on from a state that an engine of the same settings gave, as if it had never stopped.
+
+        A gate may have other settings: a trial under the old ones is then over without a verdict.
 
         Parameters
         ----------
@@ -294,9 +311,16 @@ class Engine:
         self._champion = lines[plain["champion"]] if plain["champion"] else None
         self._waiting = [lines[number] for number in plain["waiting"]]
         self._trial = None
-        if plain["trial"] is not None and self._gate is not None:
-            number, major, base, begun, evidence = plain["trial"]
-            self._trial = _Trial(number, major, lines[base], begun, self._gate.resume(evidence))
+        trial = plain["trial"]
+        if trial is not None and trial["gate"] == str(self._gate) and self._gate is not None:
+            self._trial = _Trial(
+                trial["number"],
+                trial["major"],
+                lines[trial["base"]],
+                trial["begun"],
+                self._gate.resume(trial["evidence"]),
+                [lines[number] for number in trial["shown"]],
+            )
         self._started = None if plain["started"] is None else lines[plain["started"]].version
         self._unlearned = state.arrays["unlearned"]
         self._book.restore(state.part("book"), label_values, fetch)
@@ -314,7 +338,7 @@ class Engine:
             if batch.revisions is not None:
                 self._book.revise(batch.revisions, batch.label_values)
         joined, unfit = self._join(now)
-        loss = self._score(joined, now)
+        loss = self._score(joined)
         bad = self._quality.fault(batch) if batch is not None and judged else None
         turn = Turn(
             index=self._turns,
@@ -327,7 +351,7 @@ class Engine:
         turn = self._judge(turn)
         if not isinstance(event, Close):
             turn = self._train(turn)
-            self._seat(now)
+        self._seat(now)
         if batch is not None:
             turn = self._predict(turn, batch, unfit=bad is not None)
             self._book.arrive(batch, learnable=bad is None)
@@ -341,6 +365,7 @@ class Engine:
                 self._start_untrained(batch)
 
     def _end(self, turn: Turn, batch: Batch | None) -> Turn:
+        self._let_go_of_said(turn.now)
         self._give_up(turn.now)
         if self._started is not None:
             turn, self._started = replace(turn, trained=(self._started, *turn.trained)), None
@@ -384,7 +409,7 @@ class Engine:
     def _none(self) -> Joined:
         return self._book.due(-NEVER)
 
-    def _score(self, joined: Joined, now: int) -> Loss:
+    def _score(self, joined: Joined) -> Loss:
         """Losses of what the current line had predicted of examples that were just joined.
 
         The current line is the newest that was promoted: a challenger that was rejected has predicted nothing.
@@ -417,11 +442,14 @@ class Engine:
             losses, name = pointwise(rows, labels[low:high], self.classes)
             losses = losses[~np.isnan(losses)]
             n, total = n + len(losses), total + float(losses.sum())
+        return Loss(n=n, total=total, name=name)
+
+    def _let_go_of_said(self, now: int) -> None:
+        """Predictions whose labels all came, or come no more."""
         while self._said and (not self._said[0].out or self._said[0].until < now):
             self._said.pop(0)
         if len(self._said) > 64 and sum(not said.out for said in self._said) > len(self._said) // 2:
             self._said = [said for said in self._said if said.out]  # one late label holds no others
-        return Loss(n=n, total=total, name=name)
 
     # ------------------------------------------------------------------ gate
 
@@ -435,7 +463,7 @@ class Engine:
         """The newest version of the line on trial."""
         if self._trial is None or self._gate is None:
             return None
-        return self._tip if self._gate.mode == "before" else self._newest
+        return self._trial.shown[0] if self._gate.mode == "before" else self._newest
 
     def _witness(self, said: _Said, position: NDArray[np.int64], labels: NDArray[Any]) -> None:
         """Add rows to the evidence that both lines had predicted before either learned them."""
@@ -447,7 +475,7 @@ class Engine:
         served, _ = bounded(_rows_of(said.prediction, at), labels, self.classes)
         shown, _ = bounded(_rows_of(said.shadow, at), labels, self.classes)
         difference = shown - served if gate.mode == "before" else served - shown
-        paired = ~np.isnan(difference)
+        paired = ~np.isnan(difference) & ~self._book.quarantined(position)  # a broken feed promotes nobody
         if paired.any():
             assert said.time is not None
             blocks = gate.blocks(said.time[at[paired]], position[paired])
@@ -474,6 +502,7 @@ class Engine:
     def _reject(self, trial: _Trial) -> None:
         assert self._gate is not None
         self._rejections += 1
+        self._failures = 0
         if self._gate.mode == "after":
             self._champion, self._waiting = trial.base, []
         if self._gate.on_reject == "back" or not self._strategy.updates:
@@ -485,13 +514,14 @@ class Engine:
         held = {line.version.number: line for line in self._lines()}
         line = held.get(event.version.number) or _Line(event.version, event.model)
         self._champion, self._waiting, self._trial = line, [], None
-        self._rejections = 0
+        self._rejections = self._failures = 0
         self._tip = line
         return self._end(_decided(turn, f"{line.version.number} made champion: {event.reason}", fire=True), None)
 
     def _lines(self) -> list[_Line]:
         """Every line whose model is held."""
-        lines = [self._tip, self._champion, *self._waiting, self._trial.base if self._trial else None]
+        tried = [self._trial.base, *self._trial.shown] if self._trial else []
+        lines = [self._tip, self._champion, *self._waiting, *tried]
         return [line for line in lines if line is not None]
 
     def _seat(self, now: int) -> None:
@@ -527,7 +557,7 @@ class Engine:
         if plan.action == "fit" and self._another_line_on_trial():
             assert self._challenger is not None
             turn = _decided(turn, f"a new model waits: {self._challenger.version.number} is still on trial")
-            plan = replace(plan, action="update" if self._strategy.updates else "nothing")
+            plan = replace(plan, action=plan.otherwise)
         if plan.action == "fit":
             turn = self._fit(turn, plan)
         elif plan.action == "update":
@@ -754,7 +784,7 @@ class Engine:
         before, self._tip = self._newest, line
         for note in getattr(line.model, "notes", ()):  # what a framework could not do, in words
             turn = _note(turn, f"{line.version.number}: {note}")
-        if self._gate is None or before is None:
+        if self._gate is None or before is None or before.version.kind == "start":
             self._rejections = 0
             self._waiting.append(line)
             verdict = NoGate().judge(line.version, before.version if before else None)
@@ -777,6 +807,8 @@ class Engine:
             trial = self._trial = _Trial(self._trials, line.version.major, base, now, gate.begin())
         if gate.mode == "after":
             self._waiting.append(line)
+        else:
+            trial.shown.append(line)
         how = "predicts unseen beside" if gate.mode == "before" else "serves at once, and is held against"
         reason = f"{how} {trial.base.version.number}, until labels tell them apart"
         return Verdict(outcome="keep", version=number, reason=reason, champion=trial.base.version.number)
@@ -798,9 +830,10 @@ class Engine:
         try:
             prediction = self._ask(champion, batch)
         except (DataError, LearnerError) as error:
-            if not unfit:
-                raise
-            return _note(turn, f"not predicted: {error}")  # rows that break a rule stop nobody
+            if unfit:  # rows that break a rule stop nobody
+                return _note(turn, f"not predicted: {error}")
+            turn, champion = self._fall_back(turn, champion, error)
+            prediction = self._ask(champion, batch)
         turn, shadow = self._ask_shadow(turn, batch, champion)
         seconds = self._trainer.cpu_seconds() - before
         minor = np.full(len(batch), champion.version.minor, dtype=np.int32)
@@ -811,8 +844,10 @@ class Engine:
         trial, gate = self._trial, self._gate
         if trial is None or gate is None:
             return turn, None
-        line = self._tip if gate.mode == "before" else trial.base
+        line = trial.ready(turn.now) if gate.mode == "before" else trial.base
         if line is None or line is champion or line.version.ready_at > turn.now:
+            return turn, None
+        if gate.mode == "after" and champion.version.major != trial.major:  # its own line is not ready yet
             return turn, None
         try:
             return turn, self._ask(line, batch)
@@ -826,6 +861,18 @@ class Engine:
                 outcome="reject", version=line.version.number, reason=str(error), champion=champion.version.number
             )
             return replace(turn, verdicts=(*turn.verdicts, verdict)), None
+
+    def _fall_back(self, turn: Turn, champion: _Line, error: DataError | LearnerError) -> tuple[Turn, _Line]:
+        """A version that serves on trial and cannot predict is rolled back; raises if there is none to go to."""
+        trial, gate = self._trial, self._gate
+        if trial is None or gate is None or gate.mode != "after" or champion is trial.base:
+            raise error
+        self._trial = None
+        self._reject(trial)
+        verdict = Verdict(
+            outcome="reject", version=champion.version.number, reason=str(error), champion=trial.base.version.number
+        )
+        return replace(turn, verdicts=(*turn.verdicts, verdict)), trial.base
 
     def _ask(self, champion: _Line, batch: Batch) -> Prediction:
         try:
@@ -922,7 +969,7 @@ class Engine:
         # test and train are one loop: its CPU seconds cannot be told apart and count as training
         turn = replace(turn, train_cpu_seconds=turn.train_cpu_seconds + seconds)
         turn = self._say(turn, batch, prediction, line.version.major, minor.astype(np.int32))
-        return replace(turn, loss=self._score(turn.joined, turn.now))
+        return replace(turn, loss=self._score(turn.joined))
 
     def _one_by_one(
         self,

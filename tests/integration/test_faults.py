@@ -728,10 +728,10 @@ def test_an_old_file_goes_while_the_run_looks(shop, monkeypatch):
         (shop / "rows" / "000.parquet").unlink(missing_ok=True)
         return files
 
-    def is_new(self, position, seen):
+    def is_new(self, seen):
         with monkeypatch.context() as patched:
             patched.setattr(feed, "files_of", vanishing)
-            return look(self, position, seen)
+            return look(self, seen)
 
     monkeypatch.setattr(feed.Feed, "is_new", is_new)
     assert taken(made, mode="follow", waits=1) == 0

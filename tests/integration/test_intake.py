@@ -214,6 +214,25 @@ def test_a_position_that_is_gone_is_told(tmp_path):
     assert arrived(intake) == []
 
 
+def test_an_earlier_file_that_grows_is_told(tmp_path):
+    """Rows that come behind what was read to its end would be lost: also after a restart."""
+    rows = table()
+    (folder := tmp_path / "files").mkdir()
+    write(rows.slice(0, 300), folder, [100, 200])
+    made = stream(folder, "rows")
+    intake = Intake(made, "classification")
+    arrived(intake)
+    fresh = Intake(made, "classification")
+    fresh.restore(State.from_bytes(intake.state().to_bytes(), {}))
+    assert arrived(fresh) == []
+    pq.write_table(rows.slice(0, 120), folder / "0000.parquet")
+    for one in (intake, fresh):
+        with pytest.raises(OffsetGone, match=r"0000\.parquet had .* bytes when it was read"):
+            arrived(one)
+    (folder / "0000.parquet").unlink()
+    assert arrived(fresh) == []
+
+
 def test_bounds_that_were_fixed_are_kept(tmp_path):
     """After a crash the batch that was begun has the same rows, though more of them came."""
     rows = table()

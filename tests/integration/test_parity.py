@@ -25,7 +25,7 @@ from perennial.ledger.sql import SqlLedger
 from perennial.production import Deployment, tables
 from perennial.production.service import keep_current, leased
 from perennial.replay.comparison import _closes_at
-from perennial.replay.run import Job
+from perennial.replay.run import Job, _revisions
 from perennial.replay.trainings import Trainings
 from perennial.replay.truth import longest_wait
 from perennial.stream.quality import Quality
@@ -77,6 +77,8 @@ def replayed(made, folder):
     engine = job.engine(Trainings(None))
     for batch in prepared.batches(learner.task):
         yield engine.advance(batch)
+    if tail := prepared.tail():
+        engine.deliver(*_revisions(tail, batch.label_values, learner.task))
     yield engine.advance(Close(now=job.closes_at))
 
 
@@ -169,6 +171,35 @@ def test_a_gate_decides_alike(tmp_path, mode, kind):
     assert same_as_replayed(made, tmp_path / "prepared") > 1
     with SqlLedger.open(made.ledger, made.name) as ledger:
         assert {"promote", "keep"} <= {verdict.outcome for verdict in ledger.verdicts()}
+
+
+@pytest.mark.parametrize("positives_wait", [True, False])
+def test_labels_that_come_later_than_silence(tmp_path, positives_wait):
+    """A fraud that is reported after its silence revises the label, in run as in backtest, and windows learn it."""
+    rng = np.random.default_rng(0)
+    n = 900
+    x = rng.normal(size=n)
+    at = np.datetime64("2026-01-01", "us") + np.arange(n) * np.timedelta64(1, "h")
+    fraud = x + rng.normal(size=n) > 1.2
+    late = at + rng.integers(1, 300, n) * np.timedelta64(1, "h")
+    table = pa.table({
+        "at": at, "x": x, "id": np.arange(n), "fraud": pa.array(np.where(fraud, 1, 0), mask=~fraud),
+        "reported": pa.array(late, mask=~fraud),
+    })  # fmt: skip
+    write(table, tmp_path / "rows", [400, 300, 200])
+    stream = pn.Stream(
+        tmp_path / "rows", time="at", target="fraud", known_at="reported", within="5d", absent=0, batch="1d", id="id",
+        positives_wait=positives_wait, time_zone="UTC",
+    )  # fmt: skip
+    strategy = strategies.Stateless(
+        GaussianNB(), initial="8d", trigger=triggers.every("2d"), window=windows.Sliding("12d")
+    )
+    made = Deployment(name="fraud", stream=stream, strategy=strategy, ledger=f"sqlite:///{tmp_path}/ledger.db")
+    run(made)
+    assert same_as_replayed(made, tmp_path / "prepared") > 5
+    with SqlLedger.open(made.ledger, made.name) as ledger:
+        joined = [tables.from_bytes(ledger.get(e.labels)) for e in ledger.entries() if e.labels]
+        assert sum(int(np.sum(t["revised"].to_numpy())) for t in joined) > 20
 
 
 def moving(past, now):

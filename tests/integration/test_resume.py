@@ -44,12 +44,13 @@ def table(*, regression=False, seed=0):
     z = x[:, 0] * np.cos(np.arange(N) / 100) + x[:, 1] + 0.4 * rng.normal(size=N)
     at = START + np.arange(N) * np.timedelta64(1, "h")
     at[200:220] -= np.timedelta64(5, "h")
+    groups = pa.array(np.arange(N) % 5, mask=np.arange(N) % 97 == 90)  # whole numbers, some missing
     known = at + rng.integers(0, 60, N) * np.timedelta64(1, "h")
     y = np.where(z > 0.8, "high", np.where(z > 0, "up", "down"))
     y[: N // 2][y[: N // 2] == "high"] = "up"  # a class that first appears later
     cols = {
         "at": at, "a": x[:, 0], "b": x[:, 1], "word": np.array(["red", "blue", "green"])[rng.integers(0, 3, N)],
-        "w": rng.uniform(0.5, 2, N), "k": pa.array(known, mask=rng.random(N) < 0.05),
+        "w": rng.uniform(0.5, 2, N), "g": groups, "k": pa.array(known, mask=rng.random(N) < 0.05),
         "y": z if regression else y,
     }  # fmt: skip
     return pa.table(cols)
@@ -192,7 +193,7 @@ def case(request, tmp_path):
         rows = rows.set_column(
             rows.column_names.index("y"), "y", pa.array([v == "down" for v in rows["y"].to_pylist()])
         )
-    roles = {"label_delay": "10h", "weight": "w", "lateness": "12h", "batch": "1d", **about}
+    roles = {"label_delay": "10h", "weight": "w", "group": "g", "lateness": "12h", "batch": "1d", **about}
     if roles.get("known_at") is None:
         roles["drop"] = ["k"]
     stream = pn.Stream(rows, time="at", target="y", time_zone="UTC", **roles)
@@ -244,6 +245,30 @@ def test_going_on_from_a_state_is_going_on(case):
         again = engine.state()
         assert again.to_bytes() == data
         assert {n: m.digest() for n, m in again.models.items()} == {n: m.digest() for n, m in state.models.items()}
+
+
+def test_a_gate_with_other_settings_begins_anew(tmp_path):
+    """Evidence gathered under a former mode is none under this one: the trial is over, and the champion stays."""
+    stream = pn.Stream(
+        table(), time="at", target="y", time_zone="UTC", drop=["k", "word", "g"], lateness="12h", batch="1d"
+    )
+    prepared, store = stream.prepare(tmp_path / "stream"), Store()
+    strategy = strategies.Stateful(GaussianNB(), initial="5d", trigger=EVERY)
+    learner = as_learner(strategy.model)
+
+    def engine(mode):
+        return Engine(strategy, learner, schema=prepared.schema, trainer=Plain(), gate=AfterRows(mode))
+
+    first = engine("before")
+    for batch in list(prepared.batches(learner.task))[:8]:
+        turn = first.advance(store.take(batch))
+    assert turn.challenger is not None
+    state = first.state()
+    for mode, trial in (("before", turn.challenger), ("after", None)):
+        again = engine(mode)
+        again.restore(state, batch.label_values, store.kept.__getitem__)
+        assert again.serving == turn.serving
+        assert (again.advance(Tick(now=turn.now + 1)).challenger is not None) == (trial is not None)
 
 
 def test_a_state_is_checked_when_it_is_read():

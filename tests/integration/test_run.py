@@ -236,9 +236,14 @@ def test_other_settings_are_another_deployment(tmp_path):
     assert taken(made) == 4
     other = deployment(tmp_path, strategy=strategies.Stateful(GaussianNB(var_smoothing=0.1), initial="3d",
                                                               trigger=triggers.every("1d")))  # fmt: skip
-    with pytest.raises(pn.LedgerError, match="begun with other settings"):
+    with pytest.raises(
+        pn.LedgerError, match=r"begun with other settings: its model, or a library of its changed.*--acc"
+    ):
         taken(other)
     assert taken(made) == 0
+    put(tmp_path, "1", 100, 150)
+    assert taken(replace(other, accept=True)) == 2
+    assert taken(other) == 0
 
 
 def test_the_clock_closes_a_batch_whose_time_is_over(tmp_path):
@@ -299,6 +304,82 @@ def test_observing_decides_and_trains_nothing(tmp_path, kind):
     assert taken(made) == 1
     (saved,) = entries_of(made)[-1].versions
     assert saved.version.trained_rows == {"stateful": 192 - 6 + 1 - (72 - 6 + 1), "stateless": 192 - 6 + 1}[kind]
+
+
+def test_an_idle_run_waits(tmp_path):
+    """Before the first whole batch too: it looks again after a pause, not at full speed."""
+    made = deployment(tmp_path, 10)
+    waits = []
+    with (
+        SqlLedger.open(made.ledger, made.name) as ledger,
+        leased(ledger, "test", timedelta(seconds=60), lambda *_: None) as lease,
+    ):
+        looks = iter(range(50))
+        keep_current(
+            made, ledger, lease, mode="follow", stopped=lambda: next(looks, None) is None, wait=waits.append,
+            clock=lambda: datetime(2026, 6, 1, tzinfo=UTC), poll=0.5, tell=lambda *_: None,
+        )  # fmt: skip
+    assert len(waits) >= 40
+
+
+def test_an_operator_who_is_quicker_does_not_stop_the_close(tmp_path, monkeypatch):
+    """A champion that moves while the recording closes is heeded, and then it closes."""
+    made = deployment(tmp_path, gate=Gate(mode="before", margin=0.9, least_blocks=2, planned_labels=20))
+    commit, moved = SqlLedger.commit, []
+
+    def late(self, lease, entry):
+        if entry.kind == "close" and not moved:
+            before = self.alias("champion")
+            moved.append(before)
+            self.set_alias(AliasChange(alias="champion", version="1.0", generation=before.generation, reason="no",
+                                       actor="kim", at=1))  # fmt: skip
+            if not any(change.alias == "champion" for change in entry.aliases):
+                moved.append("nothing to collide with")
+        return commit(self, lease, entry)
+
+    monkeypatch.setattr(SqlLedger, "commit", late)
+    taken(made, mode="until-end")
+    assert moved
+    assert entries_of(made)[-1].kind == "close" or entries_of(made)[-2].kind == "close"
+    assert taken(made, mode="until-end") <= 1
+
+
+def test_equal_rows_are_let_go_one_by_one(tmp_path):
+    """Segments with the same bytes are as many as they are: retention lets go of each."""
+    (tmp_path / "rows").mkdir()
+    n = 400
+    x = np.repeat(np.arange(n // 2) % 2, 2).astype(float)
+    at = np.datetime64("2026-01-01", "us") + np.repeat(np.arange(n // 2), 2) * np.timedelta64(1, "h")
+    pq.write_table(pa.table({"at": at, "a": x, "y": np.where(x > 0, "up", "down")}), tmp_path / "rows" / "0.parquet")
+    stream = pn.Stream(tmp_path / "rows", time="at", target="y", time_zone="UTC", label_delay="2h", batch=1)
+    made = Deployment(
+        name="shop", stream=stream, ledger=f"sqlite:///{tmp_path}/ledger.db", retention=timedelta(0),
+        strategy=strategies.Stateful(GaussianNB(), initial=40, trigger=triggers.every(rows=10)),
+    )  # fmt: skip
+    taken(made)
+    with SqlLedger.open(made.ledger, made.name) as ledger:
+        assert len(ledger.segments()) < 100
+
+
+def test_a_segment_holds_no_byte_of_the_next(tmp_path):
+    """Rows are stored alone, and the same in whatever files they came."""
+    digests = []
+    for sizes in ([96], [30, 66], [24, 24, 24, 24]):
+        place = tmp_path / f"{len(sizes)}-{sizes[0]}"
+        (place / "rows").mkdir(parents=True)
+        low = 0
+        for i, size in enumerate(sizes):
+            put(place, str(i), low, low + size)
+            low += size
+        made = Deployment(
+            name="shop", ledger=f"sqlite:///{place}/ledger.db",
+            stream=pn.Stream(place / "rows", time="at", target="y", time_zone="UTC", label_delay="6h", batch="1d"),
+            strategy=strategies.Stateful(GaussianNB(), initial="1d", trigger=triggers.every("1d")),
+        )  # fmt: skip
+        taken(made)
+        with SqlLedger.open(made.ledger, made.name) as ledger:
+            digests.append([segment.digest for segment in ledger.segments()][:3])
+    assert digests[0] == digests[1] == digests[2]
 
 
 def test_a_recording_is_closed(tmp_path):

@@ -375,17 +375,17 @@ def test_who_began_first_and_commits_last_loses_nothing(postgres, how):
         quick.execute("INSERT INTO calls DEFAULT VALUES")  # 3
         quick.commit()
         assert look() == []  # 3 waits for 2
-        feed.is_new(position, seen)
+        feed.is_new(seen)
         slow.execute("INSERT INTO calls DEFAULT VALUES")  # 4
         slow.execute("SAVEPOINT here")
         slow.execute("INSERT INTO calls DEFAULT VALUES")  # 5, in a transaction within
-        assert not feed.is_new(position, seen)
+        assert not feed.is_new(seen)
         slow.commit()
     eventually(look, 4)
     assert sorted(got) == [1, 2, 3, 4, 5]
     postgres.run("INSERT INTO calls DEFAULT VALUES")
     assert eventually(look, 1) == [6]
-    assert feed.is_new(position, seen)
+    assert feed.is_new(seen)
 
 
 def test_a_number_that_was_drawn_early_and_written_late_is_read(postgres):

@@ -20,6 +20,7 @@ from perennial.core.errors import DataError, LearnerError
 from perennial.core.protocols import Trained
 from perennial.core.records import Appoint, Close, Prediction, Tick, Verdict
 from perennial.engine import Engine, align
+from perennial.gate import Gate
 from perennial.learners import as_learner
 from perennial.ledger.memory import MemoryLedger
 from perennial.stream.quality import Quality
@@ -722,6 +723,109 @@ def test_one_challenger_line_at_a_time(engine):
     assert run.versions[-1].minor > 5
     assert {champion.number for _, _, champion in gate.seen} == {"1.0"}
     assert len(gate.seen[-1][0].difference) < 24 * 12, "evidence began anew with the new line"
+
+
+class Bomb(GaussianNB):
+    """Predicts nothing once it has learned more rows than the first version."""
+
+    def predict_proba(self, X):
+        if self.class_count_.sum() > 130:
+            raise FloatingPointError("boom")
+        return super().predict_proba(X)
+
+
+def test_a_challenger_that_serves_and_cannot_predict_is_rolled_back(engine):
+    """Mode after: the version before answers in the same turn, and the run goes on."""
+    gate = Picky("keep", mode="after")
+    run = replay(engine(columns(360), stateless(Bomb(), trigger=triggers.every("2d")), batch="1d",
+                        settings={"gate": gate}))  # fmt: skip
+    rejected = [v for turn in run.turns for v in turn.verdicts if v.outcome == "reject"]
+    assert rejected
+    assert all("boom" in v.reason for v in rejected)
+    assert {number for _, _, number in run.said()} == {"1.0"}
+    assert len(run.said()) == 240
+
+
+@pytest.mark.parametrize("hours", [0, 30])
+def test_a_line_is_watched_though_its_versions_take_time(engine, hours):
+    """With a train latency the newest version that is ready is shown, and promoted."""
+    settings = {"gate": Picky("promote", rows=48), "train_latency": timedelta(hours=hours)}
+    run = replay(engine(columns(480), stateful(), batch="1d", settings=settings))
+    promoted = [v.version for turn in run.turns for v in turn.verdicts if v.outcome == "promote" and v.champion]
+    assert len(promoted) > 2
+    assert run.turns[-1].serving not in (None, "1.0")
+    ready = {v.number: v.ready_at for v in run.versions}
+    assert all(turn.now >= ready[turn.serving] for turn in run.turns if turn.serving)
+
+
+def test_evidence_is_of_the_line_on_trial(engine):
+    """Mode after with latency: what the line before had said is no evidence for one that is not ready."""
+    gate = Picky("keep", mode="after")
+    settings = {"gate": gate, "train_latency": timedelta(hours=30)}
+    run = replay(engine(columns(480), stateless(trigger=triggers.every("4d")), batch="1d", settings=settings))
+    serving = {turn.index: turn.serving for turn in run.turns}
+    for evidence, challenger, _ in gate.seen:
+        shown = sum(24 for turn in run.turns if serving[turn.index] == challenger.number and turn.predicted)
+        assert len(evidence.difference) <= shown
+
+
+def test_an_untrained_start_is_no_champion_to_beat(engine):
+    """What abstains gives no evidence: the first trained version takes its place untested."""
+    line = strategies.Stateful(GaussianNB(), initial=None, trigger=triggers.every("1d"))
+    run = replay(engine(columns(240), line, batch="1d", settings={"gate": Picky("promote", rows=24)}))
+    assert run.turns[-1].serving not in (None, "1.0")
+
+
+def test_a_gate_of_mode_none_is_no_gate(engine):
+    """It promotes everything untested, as if there were none."""
+    told = []
+    for gate in (None, Gate(mode="none")):
+        run = replay(engine(columns(240), stateful(), batch="1d", settings={"gate": gate}))
+        told.append(run.said())
+    assert told[0] == told[1]
+
+
+def test_quarantined_labels_are_no_evidence(engine):
+    """A label feed that breaks promotes nobody who agrees with it."""
+    cols = columns(480)
+    cols["y"][240:312] = "down"
+    gate = Picky("keep")
+    settings = {"gate": gate, "quality": Quality(label_rates={"up": (0.1, 0.9)})}
+    replay(engine(cols, stateful(), batch="1d", settings=settings))
+    evidence, _, _ = gate.seen[-1]
+    clean = Picky("keep")
+    replay(engine(columns(480), stateful(), batch="1d", settings={"gate": clean}))
+    assert len(clean.seen[-1][0].difference) - len(evidence.difference) == 72
+
+
+def test_the_last_verdict_is_carried_out(engine):
+    """A promotion at the end of a recording moves the champion."""
+    gate = Picky("promote", rows=24 * 10)
+    run = replay(engine(columns(24 * 16), stateless(trigger=triggers.every("1d")), batch="1d",
+                        settings={"gate": gate}))  # fmt: skip
+    last = run.turns[-1]
+    assert [v.outcome for v in last.verdicts] == ["promote"]
+    assert last.serving == last.verdicts[0].version
+
+
+def test_a_line_that_waits_keeps_its_interval(engine):
+    """While a reset waits for a trial, updates come when their own trigger says."""
+    line = strategies.Hybrid(GaussianNB(), initial="5d", trigger=triggers.every("3d"), reset=triggers.every("4d"))
+    run = replay(engine(columns(24 * 30), line, batch="1d", settings={"gate": Picky("keep")}))
+    days = [(v.at - BEGIN) // (24 * HOUR) for v in run.versions if v.kind == "update"]
+    assert min(np.diff(days)) >= 2
+    assert len(days) > 4
+
+
+def test_predictions_whose_labels_never_come_are_let_go(engine):
+    """Labels that stop leave no growing list behind, where rows wait so long for a log."""
+    cols = columns(1200)
+    cols["id"] = np.arange(1200)
+    log = pa.table({"id": np.arange(200), "y": cols["y"][:200], "known_at": cols["at"][:200] + np.timedelta64(2, "h")})
+    cols.pop("y")
+    settings = {"id": "id", "labels": log, "batch": "1d", "label_wait": timedelta(hours=72)}
+    run = replay(engine(cols, stateful(), **settings), close=False)
+    assert len(run.engine._said) < 8
 
 
 def test_an_operator_decides(engine):

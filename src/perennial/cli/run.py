@@ -51,6 +51,9 @@ def command(
     observe: Annotated[
         bool, typer.Option("--observe", help="Predict, score and say what would be trained, and train nothing.")
     ] = False,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Go on although model, libraries, strategy or stream changed.")
+    ] = False,
     poll: Annotated[float, typer.Option("--poll", min=0.05, help="Seconds between looks at the source.")] = 5.0,
     lease: Annotated[
         float, typer.Option("--lease", min=1.0, help="Seconds until another process may take over.")
@@ -78,7 +81,7 @@ def command(
     from perennial.production.service import keep_current, leased
 
     loaded = load(config)
-    deployment = replace(loaded.deployment(), observe=observe)
+    deployment = replace(loaded.deployment(), observe=observe, accept=accept)
     metrics = Metrics(deployment.name)
     if metrics_port is not None:
         metrics.serve(metrics_port)
@@ -126,13 +129,14 @@ def _one_thread() -> Any:
 def _stopping(tell: Tell) -> Iterator[threading.Event]:
     """An event that SIGTERM and SIGINT set; a second signal ends the process where it is."""
     stop = threading.Event()
+    asked: list[str] = []
     before: dict[int, Any] = {}
 
     def heed(number: int, frame: Any) -> None:  # noqa: ARG001 - the arguments of a handler
         if stop.is_set():
             os._exit(128 + number)  # nothing is lost: what is durable is whole
+        asked.append(signal.Signals(number).name)  # told by the loop: a handler may interrupt a write
         stop.set()
-        tell("stopping", {"signal": signal.Signals(number).name})
 
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -140,6 +144,8 @@ def _stopping(tell: Tell) -> Iterator[threading.Event]:
     try:
         yield stop
     finally:
+        if asked:
+            tell("stopping", {"signal": asked[0]})
         for which, handler in before.items():
             signal.signal(which, handler)
 

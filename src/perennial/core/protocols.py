@@ -305,10 +305,11 @@ class Trigger(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a strategy wants done in a turn."""
+    """What a strategy wants done in a turn, and what instead while a fit has to wait for a trial."""
 
     action: Literal["nothing", "fit", "update"]
     decisions: tuple[Decision, ...]
+    otherwise: Literal["nothing", "update"] = "nothing"
 
     @property
     def reason(self) -> str:

@@ -48,6 +48,8 @@ def restored(deployment: Deployment, state: State) -> Intake:
 
 def other_settings(deployment: Deployment, state: State) -> str | None:
     """What is to be said if a deployment's settings are not those that it was begun with."""
-    if state.plain["run"]["identity"] == deployment.identity():
+    before, now = state.plain["run"]["identity"], deployment.identity()
+    changed = [part for part in now if before.get(part) != now[part]]
+    if not changed:
         return None
-    return f"deployment {deployment.name!r} was begun with other settings of its stream, model or strategy"
+    return f"deployment {deployment.name!r} was begun with other settings: its {' and its '.join(changed)} changed"

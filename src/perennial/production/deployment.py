@@ -51,7 +51,9 @@ class Deployment:
     trust : Trust
         In which forms models may be saved, and which types besides ours may be in them.
     observe : bool
-        Decide and record, and train nothing: needs a champion that is there already.
+        Decide and record, and train and judge nothing: needs a champion that is there already, and ends its trial.
+    accept : bool
+        Go on although settings are not those that the deployment was begun with.
 
     Raises
     ------
@@ -73,6 +75,7 @@ class Deployment:
     seed: int = 0
     trust: Trust = field(default_factory=Trust)
     observe: bool = False
+    accept: bool = False
 
     def __post_init__(self) -> None:
         check_can_update(self.strategy, self.learner)
@@ -112,16 +115,22 @@ class Deployment:
             train_latency=self.train_latency,
             label_wait=self.label_wait,
             seed=self.seed,
-            gate=self.gate,
+            gate=None if self.observe else self.gate,
             quality=self.quality,
             classes=known,
         )
 
-    def identity(self) -> str | None:
-        """Digest of what a running deployment may not change; None if a setting cannot be hashed."""
+    def identity(self) -> dict[str, str | None]:
+        """Digests of what a running deployment does not change unawares; None for a part that cannot be hashed."""
         about = self.stream.describe()
         del about["source"], about["name"]
         try:
-            return digest(self.learner.identity(), str(self.strategy), canonical(about), canonical([self.seed]))
+            model: str | None = digest(self.learner.identity())
         except Unhashable:
-            return None
+            model = None
+        return {
+            "model, or a library of its": model,
+            "strategy": digest(str(self.strategy)),
+            "stream": digest(canonical(about)),
+            "seed": digest(str(self.seed)),
+        }

@@ -28,7 +28,7 @@ from perennial.learners.golden import golden_set
 from perennial.ledger.errors import AliasMoved
 from perennial.ledger.records import ALIASES, Alias, AliasChange, AliasName, Entry, Lease, Saved, Segment
 from perennial.ledger.sql import SqlLedger
-from perennial.production import erasing, tables
+from perennial.production import checkpoint, erasing, tables
 from perennial.production.deployment import Deployment
 from perennial.production.erasing import Erased
 from perennial.production.trainer import SavingTrainer
@@ -89,8 +89,7 @@ class Run:
         self._intake = Intake(self._deployment.stream, self._learner.task)
         self._engine: Engine | None = None
         self._aliases = {name: self._ledger.alias(name) for name in ALIASES}
-        self._alive = {segment.digest: segment for segment in self._ledger.segments()}
-        self._fresh: dict[str, bytes] = {}
+        self._alive = self._ledger.segments()
         self._now: int | None = None
         self._closed = self._on_trial = False
         self._first: int | None = None  # instant of the first turn
@@ -106,10 +105,10 @@ class Run:
 
     def _restore(self, state: State) -> None:
         about = state.plain["run"]
-        if about["identity"] != self._identity:
+        fault = checkpoint.other_settings(self._deployment, state)
+        if fault is not None and not self._deployment.accept:
             raise LedgerError(
-                f"deployment {self._deployment.name!r} was begun with other settings of its stream, model or strategy: "
-                "go back to them, or give the new ones a name of their own"
+                f"{fault}: go back to them, give the new ones a `name` of their own, or go on with --accept"
             )
         self._now, self._closed, self._first = about["now"], about["closed"], about["first"]
         self._intake.restore(state.part("intake"))
@@ -194,7 +193,18 @@ class Run:
         if self._deployment.stream.within is None:  # silence cannot be told from a late label beyond the last row
             last = max(last, self._engine.last_label())
         self._intend({"close": last})
-        self._event("close", Close(now=last))
+        self._end(last)
+
+    def _end(self, at: int) -> None:
+        assert self._engine is not None
+        if (tail := self._intake.tail()) is not None:
+            self._engine.deliver(tail, self._intake.labels)
+        self._event("close", Close(now=at))
+
+    @property
+    def closed(self) -> bool:
+        """Whether the recording's end is durable, or there was none."""
+        return self._closed or self._engine is None
 
     def refresh(self) -> bool:
         """Look at the source anew; whether it may hold more than before."""
@@ -213,7 +223,7 @@ class Run:
         if "tick" in intent:
             self._event("tick", Tick(now=intent["tick"]))
         elif "close" in intent:
-            self._event("close", Close(now=intent["close"]))
+            self._end(intent["close"])
         else:
             start, rows, ahead = intent["batch"]
             bounds = Bounds(start=start, rows=rows, ahead=ahead)
@@ -225,7 +235,6 @@ class Run:
         arrived = self._intake.take(bounds)
         if self._engine is None:
             self._engine = self._deployment.engine(self._intake.schema, self._trainer, self._intake.label_type)
-        self._fresh = {arrived.name: arrived.segment}
         self._event("batch", arrived.batch, arrived)
 
     def _event(self, kind: Kind, event: Event, arrived: Arrived | None = None) -> None:
@@ -255,7 +264,7 @@ class Run:
         marks: dict[str, NDArray[np.bool_]] = {}
         words: dict[str, set[int]] = {}
         lonely: dict[str, set[int]] = {}
-        for segment in self._alive.values():
+        for segment in self._alive:
             batch = tables.from_bytes(self._ledger.get(segment.digest)).combine_chunks()
             rows = erasing.rows_of(batch, key)
             for name in self._categories(batch):
@@ -266,12 +275,11 @@ class Run:
                 marks[segment.digest] = rows
         if not marks:
             raise LedgerError(f"no row of {key!r} is kept: check the key, or they were released or erased before")
-        segments = [segment for digest, segment in self._alive.items() if digest in marks]
+        segments = [segment for segment in self._alive if segment.digest in marks]
         positions = np.sort(np.concatenate([s.first + np.flatnonzero(marks[s.digest]) for s in segments]))
         versions = self._ledger.versions()
-        golden = self._drop_golden(
-            segments, positions, versions
-        )  # first: a crash leaves rows by which to find the rest
+        # golden sets go first: a crash behind that leaves rows by which to find the rest
+        golden = self._drop_golden(segments, positions, versions)
         gone = self._forgotten_words(erasing.lonely_words(words, lonely))
         self._intake.erase([key, *self._typed(key)], gone)
         for segment in segments:
@@ -310,8 +318,7 @@ class Run:
         self._engine.erase(segment.first + np.flatnonzero(rows), {segment.digest: digest})
         fresh = replace(segment, digest=digest)
         self._note_turn(f"{int(rows.sum()):,} rows of one subject were erased", fresh, (segment.digest,))
-        del self._alive[segment.digest]
-        self._alive[digest] = fresh
+        self._alive[self._alive.index(segment)] = fresh
 
     def _note_turn(self, note: str, segment: Segment | None = None, released: tuple[str, ...] = ()) -> None:
         """A turn that changes what is kept, and nothing else."""
@@ -372,7 +379,7 @@ class Run:
         segment = None
         if arrived is not None:
             segment = self._segment(arrived)
-            self._alive[segment.digest] = segment
+            self._alive.append(segment)
         versions = self._versions(turn)
         released = self._released(turn.now)
         now = turn.now if self._now is None else max(self._now, turn.now)
@@ -411,9 +418,8 @@ class Run:
             return
         self._turn, self._now, self._closed = self._turn + 1, now, closed
         self._point(entry.aliases)
-        for gone in released:
-            self._alive.pop(gone, None)
-        self._fresh.clear()
+        for gone in released:  # of equal ones the ledger lets go of the oldest
+            self._alive.remove(next(segment for segment in self._alive if segment.digest == gone))
         self._say(entry, turn)
 
     def _whole_state(self, now: int, closed: bool) -> State:
@@ -481,7 +487,7 @@ class Run:
         if retention is None:
             return ()
         needed, until = self._engine.chunks, now - micros(retention)
-        return tuple(s.digest for s in self._alive.values() if s.newest < until and s.digest not in needed)
+        return tuple(s.digest for s in self._alive if s.newest < until and s.digest not in needed)
 
     def _moved(self, turn: Turn) -> tuple[AliasChange, ...]:
         """The pointers that this turn moves."""
@@ -494,11 +500,21 @@ class Run:
         for name, version in wanted.items():
             before = self._aliases[name]
             if before.version != version:
-                reason = next((v.reason for v in reversed(turn.verdicts) if v.version == version), "")
+                reason = self._why(turn, version) if version is not None else ""
                 out.append(
                     AliasChange(alias=name, version=version, generation=before.generation, reason=reason, at=turn.now)
                 )
         return tuple(out)
+
+    def _why(self, turn: Turn, version: str) -> str:
+        """Why a version is pointed at: a verdict for it, one against what took its place, or why it was trained."""
+        for verdict in reversed(turn.verdicts):
+            if verdict.version == version or (verdict.outcome == "reject" and verdict.champion == version):
+                return verdict.reason
+        for trained in turn.trained:
+            if trained.number == version:
+                return trained.reason
+        return self._ledger.version(version).version.reason
 
     def _point(self, changes: tuple[AliasChange, ...]) -> None:
         """Remember where pointers point after a commit."""

@@ -138,6 +138,8 @@ def keep_current(
                 continue
             if mode == "until-end":
                 run.close()
+                if not run.closed:  # an operator was quicker: heed them, then close
+                    continue
             if mode != "follow":
                 break
             if not run.refresh() and not run.idle(clock()):

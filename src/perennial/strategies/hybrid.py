@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from perennial.core.protocols import Plan, Trigger, Window
 from perennial.core.times import Duration
@@ -85,7 +85,8 @@ class Hybrid:
         update, after_update = self.trigger.step(state["update"], situation.since_training)
         state = {"update": after_update, "reset": after_reset}
         if reset.fire:
-            return Plan(action="fit", decisions=(reset,)), state
+            otherwise: Literal["nothing", "update"] = "update" if update.fire else "nothing"
+            return Plan(action="fit", decisions=(reset,), otherwise=otherwise), state
         if update.fire:
             return Plan(action="update", decisions=(update, reset)), state
         return nothing(update, reset), state

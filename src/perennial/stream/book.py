@@ -349,6 +349,16 @@ class Book:
         self._overdue_from = rows.base + (low + int(waiting[0]) if len(waiting) else rows.n)
         return rows.base + due
 
+    def quarantined(self, position: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which positions are kept and may never be learned, shape (n,)."""
+        return self._held(position) & ~self._flag("learnable", position)
+
+    def _held(self, position: NDArray[np.int64]) -> NDArray[np.bool_]:
+        out = np.zeros(len(position), dtype=bool)
+        for rows in self._segments():
+            out |= (position >= rows.base) & (position < rows.stop)
+        return out
+
     def quarantine(self, position: NDArray[np.int64]) -> None:
         """Rows that shall never be learned; those that are no longer kept never will be."""
         for rows in self._segments():

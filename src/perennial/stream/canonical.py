@@ -123,6 +123,10 @@ class Canonical:
         at = self.rows if first is None else first
         return self._time.convert(rows.column(self._stream.time), at, origin)
 
+    def rewind(self) -> None:
+        """Rows whose instants were asked for, and that were not taken, are read again."""
+        self._time.restore([self._last[0], *self._time.state()[1:]])
+
     def take(self, rows: Any, time: NDArray[np.int64], origin: str, *, looked: int = 0) -> Taken:
         """The next rows; ``time`` is what :meth:`instants` gave. The first ``looked`` have had their features built."""
         first = self.rows

@@ -82,6 +82,14 @@ class Run:
         return Position(self.file, self.start + upto, row_digest(row), self.earlier, key)
 
 
+def _size(file: Path) -> int | None:
+    """Bytes of a file; None if it is gone."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
 def row_digest(row: Any) -> str:
     """Digest of one raw row, by value."""
     return hashlib.sha256(repr(row.to_pylist()[0]).encode()).hexdigest()[:32]
@@ -94,7 +102,7 @@ class Growing(Protocol):
         """What there is now, to learn its columns."""
         ...
 
-    def is_new(self, position: Position, seen: dict[str, Any]) -> bool:
+    def is_new(self, seen: dict[str, Any]) -> bool:
         """Whether something may have come since the call before, which ``seen`` remembers: a cheap look."""
         ...
 
@@ -138,13 +146,14 @@ class Feed:
         if not isinstance(source, str | Path):
             raise ConfigError("source", type(source).__name__, "a run reads files or a database: give a path or a URL")
         self._source = source
-        self.known: set[str] = set()  #: names of files that were read and are there; an intake keeps them
+        #: files that were read and are there, each with its size when it was read, if nobody was writing; kept by an intake
+        self.known: dict[str, int | None] = {}
 
     def open(self) -> Source:
         """All files there are now, to learn their columns."""
         return open_files(self._source)
 
-    def is_new(self, position: Position, seen: dict[str, Any]) -> bool:
+    def is_new(self, seen: dict[str, Any]) -> bool:
         """Whether something changed since the call before, which ``seen`` remembers: a look at names and sizes only."""
         now = {}
         for file in files_of(self._source):
@@ -156,7 +165,7 @@ class Feed:
         changed = now != seen
         seen.clear()
         seen.update(now)
-        return changed or not position.file
+        return changed
 
     def read(self, position: Position, types: Mapping[str, Any], *, grows: bool = True) -> Iterator[Run]:
         """The rows behind ``position``, a block at a time; of the last CSV file whole lines only if it ``grows``.
@@ -176,8 +185,9 @@ class Feed:
                 "start a deployment of a new name from here"
             )
         at = names.index(position.file) if position.file else 0
-        self.known.intersection_update(names)
+        self.known = {name: size for name, size in self.known.items() if name in names}
         fresh = [name for name in names[:at] if name not in self.known]
+        self._check_sizes(files[:at])
         if fresh or at > position.earlier:
             new = (fresh or names[at - 1 : at])[0]
             raise OffsetGone(
@@ -186,9 +196,21 @@ class Feed:
             )
         for number, file in enumerate(files[at:], at):
             skip = position.rows if file.name == position.file else 0
-            self.known.add(file.name)
-            torn = grows and file is files[-1]
+            torn, before = grows and file is files[-1], _size(file)
+            self.known.setdefault(file.name, None)
             yield from self._rows(file, number, skip, position.last if skip else "", types, torn)
+            self.known[file.name] = before if before == _size(file) else None
+            self._check_sizes(files[at:number])
+
+    def _check_sizes(self, earlier: list[Path]) -> None:
+        """Raise ``OffsetGone`` for a file that grew after a later one was begun: its new rows would be lost."""
+        for file in earlier:
+            was, now = self.known.get(file.name), _size(file)
+            if was is not None and now is not None and now != was:
+                raise OffsetGone(
+                    f"{file.name} had {was:,} bytes when it was read to its end and has {now:,} now, and later files were "
+                    "begun: rows that come belong in a later file; put it back as it was"
+                )
 
     def _rows(
         self, file: Path, number: int, skip: int, last: str, types: Mapping[str, Any], torn: bool

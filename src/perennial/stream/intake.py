@@ -17,7 +17,7 @@ import pyarrow.ipc
 from numpy.typing import NDArray
 
 from perennial.core.errors import DataError
-from perennial.core.records import Batch, TaskKind
+from perennial.core.records import Batch, Label, Revisions, TaskKind
 from perennial.core.state import State, Stored
 from perennial.core.times import moment
 from perennial.stream.calendar import Calendar
@@ -174,6 +174,7 @@ class Intake:
         self._floor = -(2**62)  # start of the last batch
         self._built: Any = None  # features of rows of the last batch's instant that belong to the next batch
         self._seen: dict[str, Any] = {}
+        self._later: list[tuple[int, int, Label]] = []  # labels that come later than silence: position, known at, label
         self._pending = _Pending()
         self._grows = True
         self._runs: Iterator[Run] = iter(())
@@ -233,11 +234,11 @@ class Intake:
 
     def changed(self) -> bool:
         """Whether the source may hold more than at the last look: cheap."""
-        return self._feed.is_new(self.position, self._seen)
+        return self._feed.is_new(self._seen)
 
     def refresh(self) -> None:
         """Look at the source anew from the position on."""
-        _ = self._canonical
+        self._canonical.rewind()
         self._pending = _Pending()
         self._runs = self._feed.read(self.position, self._types, grows=self._grows)
 
@@ -343,10 +344,13 @@ class Intake:
         features = pa.record_batch([columns[name] for name in columns if name != "digest"],
                                    names=[name for name in columns if name != "digest"])  # fmt: skip
         others = pa.record_batch([*taken.others.values(), columns["digest"]], names=[*taken.others, "digest"])
-        segment = _segment(features, others)
+        every = pa.array(np.arange(n))  # copies: a slice would be written with bytes of the rows behind it
+        segment = _segment(features.take(every), others.take(every))
         name = hashlib.sha256(segment).hexdigest()
+        revisions = self._revisions(bounds.start, first)
+        self._later += canon.rule.drain()
         piece = Piece(self._reading(), features, others, first, name)
-        batch = piece.batch(bounds.start, 0, n, apart=False, revisions=None)
+        batch = piece.batch(bounds.start, 0, n, apart=False, revisions=revisions)
         self._floor = max(self._floor, bounds.start)
         self.position = pending.take(n)
         return Arrived(batch=batch, segment=segment, name=name, position=self.position)
@@ -367,6 +371,32 @@ class Intake:
         self._built = table.slice(n) if table.num_rows > n else None
         return table.slice(0, n).combine_chunks()
 
+    def _revisions(self, now: int, first: int) -> Revisions | None:
+        """Labels known by ``now`` that came later than silence, of rows before position ``first``."""
+        due = [entry for entry in self._later if entry[1] <= now and entry[0] < first]
+        if not due:
+            return None
+        self._later = [entry for entry in self._later if entry[1] > now or entry[0] >= first]
+        return self._told(due)
+
+    def tail(self) -> Revisions | None:
+        """All labels that came later than silence and that no batch has brought; they are given once."""
+        due, self._later = self._later, []
+        return self._told(due) if due else None
+
+    def _told(self, due: list[tuple[int, int, Label]]) -> Revisions:
+        assert self._labels is not None
+        due.sort(key=lambda entry: entry[1])  # stable: of labels known at once, the row that came first is first
+        position, known_at, labels = zip(*due, strict=True)
+        found = self._labels.codes(pa.array(labels, type=self._canonical.label_type))
+        by_code = self._task == "classification"
+        return Revisions(
+            position=np.array(position, dtype=np.int64),
+            known_at=np.array(known_at, dtype=np.int64),
+            codes=found if by_code else None,
+            values=None if by_code else found,
+        )
+
     def _reading(self) -> _Reading:
         assert self._labels is not None
         return _Reading(self._canonical, self._labels)
@@ -385,9 +415,16 @@ class Intake:
         types = pa.schema(list(self._types.items())).serialize().to_pybytes().hex()
         plain = {
             "position": self.position.to_plain(), "types": types, "labels": list(self.labels), "floor": self._floor,
-            "files": sorted(n for n in getattr(self._feed, "known", ()) if n <= self.position.file),
+            "later": [list(entry) for entry in self._later],
+            "files": self._files(),
         }  # fmt: skip
         return State.join(State(plain=plain, arrays=sink), canon.state().under("canon"))
+
+    def _files(self) -> list[list[Any]]:
+        """Files up to the position, with the sizes of those before it: what is read behind it may still grow."""
+        known = self._feed.known if isinstance(self._feed, Feed) else {}
+        at = self.position.file
+        return [[name, size if name < at else None] for name, size in sorted(known.items()) if name <= at]
 
     def restore(self, state: State) -> None:
         """Go on from what :meth:`state` gave."""
@@ -400,8 +437,9 @@ class Intake:
         for label in plain["labels"]:
             self._labels.code(label)
         self.position, self._floor = Position.from_plain(plain["position"]), plain["floor"]
+        self._later = [(position, known_at, label) for position, known_at, label in plain["later"]]
         if isinstance(self._feed, Feed):
-            self._feed.known = set(plain["files"])
+            self._feed.known = dict(plain["files"])
         self._built = None
         if "built" in state.arrays:
             with pa.ipc.open_stream(pa.py_buffer(state.arrays["built"].tobytes())) as reader:

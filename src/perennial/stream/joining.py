@@ -85,6 +85,11 @@ class LabelRule:
         """(position, known at, label) of every label that did not come with its row, in order of arrival."""
         return sorted(self._later, key=lambda entry: entry[1])
 
+    def drain(self) -> list[tuple[int, int, Label]]:
+        """What :attr:`later` says, once."""
+        later, self._later = self.later, []
+        return later
+
     @property
     def unknown_ids(self) -> int:
         """Ids of the log that no row has."""

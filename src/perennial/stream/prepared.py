@@ -199,6 +199,13 @@ def _array(column: Any) -> NDArray[Any]:
     return np.asarray(column.to_numpy(zero_copy_only=False))
 
 
+def _objects(column: Any) -> NDArray[Any]:
+    """Plain values: a dtype would depend on which batch holds a null."""
+    out = np.empty(len(column), dtype=object)
+    out[:] = column.to_pylist()
+    return out
+
+
 @final
 class Labels:
     """Turns stored labels into codes or numbers. ``words`` is append-only, in the order in which codes were asked."""
@@ -285,7 +292,7 @@ class Piece:
         if "late" in names:
             self.late = np.asarray(others.column("late").to_numpy(zero_copy_only=False), dtype=np.bool_)
         self.weights = _array(others.column("weight")) if "weight" in names else None
-        self.groups = _array(others.column("group")) if "group" in names else None
+        self.groups = _objects(others.column("group")) if "group" in names else None
         self.ids = _array(others.column("id")) if "id" in names else None
         self.values: NDArray[np.float64] | None = None
         self.local: _Growing | None = None

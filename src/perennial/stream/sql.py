@@ -499,7 +499,7 @@ class TableFeed:
             self._reader.dialect.order(connection, self._reader.dialect.layout(connection), follow=True)
         return Table(self._source)
 
-    def is_new(self, position: Position, seen: dict[str, Any]) -> bool:
+    def is_new(self, seen: dict[str, Any]) -> bool:
         """Whether the last row that may be read is another than at the call before, which ``seen`` remembers."""
         dialect = self._reader.dialect
         with dialect.reading() as connection:
@@ -510,7 +510,7 @@ class TableFeed:
         changed = now != seen
         seen.clear()
         seen.update(now)
-        return changed or not position.file
+        return changed
 
     def read(self, position: Position, types: Mapping[str, Any], *, grows: bool = True) -> Iterator[Run]:  # noqa: ARG002
         """The rows behind ``position``, a block at a time, up to where nothing can turn up before.
