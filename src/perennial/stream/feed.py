@@ -146,7 +146,7 @@ class Feed:
         if not isinstance(source, str | Path):
             raise ConfigError("source", type(source).__name__, "a run reads files or a database: give a path or a URL")
         self._source = source
-        #: files that were read and are there, each with its size when it was read, if nobody was writing; kept by an intake
+        #: files that were read and are there, each with its size when it was read, if nobody was writing
         self.known: dict[str, int | None] = {}
 
     def open(self) -> Source:
@@ -208,8 +208,8 @@ class Feed:
             was, now = self.known.get(file.name), _size(file)
             if was is not None and now is not None and now != was:
                 raise OffsetGone(
-                    f"{file.name} had {was:,} bytes when it was read to its end and has {now:,} now, and later files were "
-                    "begun: rows that come belong in a later file; put it back as it was"
+                    f"{file.name} had {was:,} bytes when it was read to its end and has {now:,} now, and later files "
+                    "were begun: rows that come belong in a later file; put it back as it was"
                 )
 
     def _rows(
