@@ -101,10 +101,14 @@ def command(
         _one_thread(),
         _stopping(tell) as stop,
     ):
+
+        def pause(seconds: float) -> None:
+            stop.wait(seconds)
+
         tell("started", {"deployment": deployment.name, "mode": mode, "holder": holder})
         try:
             turns = keep_current(
-                deployment, ledger, held, mode=mode, stopped=stop.is_set, wait=lambda seconds: void(stop.wait(seconds)),
+                deployment, ledger, held, mode=mode, stopped=stop.is_set, wait=pause,
                 clock=lambda: datetime.now(UTC), poll=poll, tell=tell,
             )  # fmt: skip
         except ConfigError as error:
@@ -113,10 +117,6 @@ def command(
     tell("ended", {"deployment": deployment.name, "turns": turns, "champion": champion})
     if as_json:
         print(json.dumps({"deployment": deployment.name, "turns": turns, "champion": champion}))
-
-
-def void(_: object) -> None:
-    """Nothing."""
 
 
 def _one_thread() -> Any:
