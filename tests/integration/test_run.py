@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -25,6 +26,8 @@ from perennial.ledger.records import AliasChange
 from perennial.ledger.sql import SqlLedger
 from perennial.production import Deployment, Run
 from perennial.production.service import keep_current, leased
+
+POSTGRES = os.environ.get("PERENNIAL_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/test")
 
 YAML = """\
 name: shop
@@ -86,6 +89,20 @@ def until(said, seconds=40.0):
     raise AssertionError("it did not happen in time")
 
 
+def postgres():
+    """The URL of a PostgreSQL server, or a skip."""
+    import sqlalchemy as sa
+
+    engine = sa.create_engine(POSTGRES)
+    try:
+        with engine.connect():
+            return POSTGRES
+    except sa.exc.OperationalError as error:
+        pytest.skip(f"no PostgreSQL at {POSTGRES}: set PERENNIAL_POSTGRES ({error.orig})")
+    finally:
+        engine.dispose()
+
+
 def turns(shop):
     """How many turns are durable."""
     with ledger_of(shop) as ledger:
@@ -136,23 +153,40 @@ def test_a_second_run_is_told_and_ends(shop):
         process.communicate(timeout=30)
 
 
-def test_a_run_that_was_stopped_past_its_lease_yields(shop):
+@pytest.fixture(params=["sqlite", "postgres"])
+def either(shop, request):
+    """The shop with its ledger in SQLite or in PostgreSQL, and a function that opens it."""
+    if request.param == "sqlite":
+        return shop, lambda: ledger_of(shop)
+    url, name = postgres(), f"shop-{uuid.uuid4().hex[:12]}"
+    text = (shop / "perennial.yaml").read_text().replace("name: shop", f"name: {name}")
+    (shop / "perennial.yaml").write_text(f"{text}ledger: {url}\nblobs: blobs\n")
+    return shop, lambda: SqlLedger.open(url, name, blobs=shop / "blobs", create=False)
+
+
+def test_a_run_that_was_stopped_past_its_lease_yields(either):
     """SIGSTOP, another takes over and goes on, SIGCONT: the first says so and ends; no batch is learned twice."""
+    shop, opened = either
+
+    def taken_turns():
+        with opened() as ledger:
+            return ledger.head().turn + 1
+
     put(shop, "0", 0, 100)
     process = start(shop, "--poll", "0.05", "--lease", "1")
-    until(lambda: turns(shop) == 4)
+    until(lambda: taken_turns() == 4)
     process.send_signal(signal.SIGSTOP)
     put(shop, "1", 100, 200)
     other = start(shop, "--once")
     _, err = other.communicate(timeout=60)
     assert other.returncode == 0, err
-    assert turns(shop) == 8
+    assert taken_turns() == 8
     put(shop, "2", 200, 300)
     process.send_signal(signal.SIGCONT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 5, err
     assert "Error:" in err
-    with ledger_of(shop) as ledger:
+    with opened() as ledger:
         learned = [v.version.trained_rows for v in ledger.versions()]
         entries = list(ledger.entries())
         assert sum(learned) == sum(e.rows for e in entries[:-1]) - 6 + 1
