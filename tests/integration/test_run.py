@@ -340,6 +340,21 @@ def test_observing_decides_and_trains_nothing(tmp_path, kind):
     assert saved.version.trained_rows == {"stateful": 192 - 6 + 1 - (72 - 6 + 1), "stateless": 192 - 6 + 1}[kind]
 
 
+def test_rows_that_broke_a_rule_fix_no_bounds(tmp_path):
+    """Once the file is mended the batch holds the rows of its day, however many bad ones were there before."""
+    made = deployment(tmp_path, 96)
+    broken = rows(96, 124)
+    at = broken["at"].to_numpy().copy()
+    at[3] -= np.timedelta64(400, "D")
+    pq.write_table(broken.set_column(0, "at", pa.array(at)), tmp_path / "rows" / "1.parquet")
+    with pytest.raises(pn.DataError, match=r"1\.parquet"):
+        taken(made)
+    mended = rows(96, 124)
+    pq.write_table(pa.concat_tables([mended.slice(0, 3), mended.slice(4)]), tmp_path / "rows" / "1.parquet")
+    taken(made)
+    assert [e.rows for e in entries_of(made)] == [24, 24, 24, 24, 23]
+
+
 def test_an_idle_run_waits(tmp_path):
     """Before the first whole batch too: it looks again after a pause, not at full speed."""
     made = deployment(tmp_path, 10)

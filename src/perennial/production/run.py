@@ -156,9 +156,10 @@ class Run:
                 f"deployment {self._deployment.name!r} was run to the end of its recording and closed, and now there "
                 "are more rows: begin a deployment of another name, without --until-end"
             )
+        arrived = self._intake.take(bounds)  # rows that break a rule are told before any bounds are fixed
         reach("intent.before")
         self._intend({"batch": [bounds.start, bounds.rows, bounds.ahead]})
-        self._batch(bounds)
+        self._batch(arrived)
         return True
 
     def idle(self, now: datetime) -> bool:
@@ -228,11 +229,10 @@ class Run:
             start, rows, ahead = intent["batch"]
             bounds = Bounds(start=start, rows=rows, ahead=ahead)
             self._intake.fetch(bounds)
-            self._batch(bounds)
+            self._batch(self._intake.take(bounds))
         return True
 
-    def _batch(self, bounds: Bounds) -> None:
-        arrived = self._intake.take(bounds)
+    def _batch(self, arrived: Arrived) -> None:
         if self._engine is None:
             self._engine = self._deployment.engine(self._intake.schema, self._trainer, self._intake.label_type)
         self._event("batch", arrived.batch, arrived)
