@@ -22,7 +22,7 @@ from perennial.core import failpoints
 from perennial.core.errors import ConfigError, FormatError, LedgerError
 from perennial.core.records import Decision, Loss, Verdict, Version
 from perennial.core.times import NEVER
-from perennial.ledger import sql
+from perennial.ledger import schema, sql
 from perennial.ledger.blobs import LocalBlobs
 from perennial.ledger.errors import (
     AliasMoved,
@@ -179,6 +179,10 @@ def full(ledger: SqlLedger, turn: int = 0) -> Entry:
         ),
         scores={"log loss": (3, 1e300), "accuracy": (0, 0.0), "worst": (1, math.inf)},
         segment=Segment(digest=rows, first=7, rows=3, oldest=-5, newest=NEVER),
+        thinned=tuple(
+            Segment(digest=ledger.put(name * LARGE), first=first, rows=2, oldest=0, newest=1)
+            for first, name in ((1, b"t"), (3, b"u"))
+        ),
         predictions=ledger.put(b"predictions"),
         labels=ledger.put(b"labels"),
         aliases=(promote("1.0", 0, at=5), promote("1.1", 1, actor="run", at=6), promote("1.0", 0, "previous", at=6)),
@@ -706,6 +710,73 @@ def test_segments_live_until_they_are_released(ledger, lease):
     with pytest.raises(MissingBlob):
         ledger.get(one)
     assert ledger.segments() == ledger.check() == []
+
+
+# -- a ledger that forgets
+
+
+def held(ledger: SqlLedger) -> bytes:
+    """Every text and every byte that the database's tables hold of a deployment, one after the other."""
+    parts: list[bytes] = []
+    with ledger._database.reading() as connection:
+        for table in schema.metadata.tables.values():
+            for row in connection.execute(sa.select(table).where(table.c.deployment_id == ledger.deployment)):
+                parts += [bytes(v) if isinstance(v, bytes | memoryview) else repr(v).encode() for v in row]
+    return b"\0".join(parts)
+
+
+def test_a_ledger_that_forgets_keeps_raw_bytes_out_of_its_tables(open_ledger):
+    """They are files, however small, and gone with the turn that released them; past positions are digests."""
+    ledger = open_ledger("private", forgets=True)
+    lease = ledger.acquire("host-1", MINUTE)
+    rows, state = ledger.put(b"PLANTED rows", raw=True), ledger.put(b"PLANTED state", raw=True)
+    segment = Segment(digest=rows, first=0, rows=2, oldest=0, newest=1)
+    ledger.commit(lease, tick(0, segment=segment, checkpoint=state, position="PLANTED 0"))
+    assert ledger.get(rows) == b"PLANTED rows"
+    assert ledger.head().position == "PLANTED 0"
+    thin, later = ledger.put(b"thinner", raw=True), ledger.put(b"later state", raw=True)
+    entry = tick(1, thinned=(replace(segment, digest=thin),), released=(rows,), checkpoint=later, position="p1")
+    ledger.commit(lease, entry)
+    assert b"PLANTED" not in held(ledger)
+    assert sorted(ledger.blobs.digests()) == sorted([thin, later])
+    assert ledger.segments() == [replace(segment, digest=thin)]
+    assert ledger.check() == []
+    assert open_ledger("private").forgets
+    usual = open_ledger("usual")
+    usual.commit(usual.acquire("host-1", MINUTE), tick(0, checkpoint=usual.put(b"PLANTED", raw=True)))
+    assert b"PLANTED" in held(usual)
+
+
+def test_what_could_not_be_deleted_is_deleted_with_the_next_turn(open_ledger, monkeypatch):
+    """A store that was away for a moment keeps nothing for good; what was put again meanwhile stays."""
+    ledger = open_ledger("private", forgets=True)
+    lease = ledger.acquire("host-1", MINUTE)
+    gone, back = ledger.put(b"gone", raw=True), ledger.put(b"back", raw=True)
+    places = [Segment(digest=d, first=i, rows=1, oldest=0, newest=0) for i, d in enumerate((gone, back))]
+    ledger.commit(lease, tick(0, segment=places[0], thinned=(places[1],)))
+
+    def away(_digest: str) -> None:
+        raise StorageError("the store is away", retryable=True)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(ledger.blobs), "delete", lambda _, digest: away(digest))
+        ledger.commit(lease, tick(1, released=(gone, back)))
+    assert sorted(ledger.blobs.digests()) == sorted([gone, back])
+    ledger.put(b"back", raw=True)
+    ledger.commit(lease, tick(2, segment=places[1]))
+    assert set(ledger.blobs.digests()) == {back}
+    assert ledger.check() == []
+
+
+def test_what_was_begun_cannot_be_made_to_forget(open_ledger):
+    """Nor the other way round: what was kept is there, and what was not is not."""
+    open_ledger("usual", forgets=False)
+    open_ledger("private", forgets=True)
+    assert not open_ledger("usual").forgets
+    with pytest.raises(ConfigError, match="was begun keeping rows"):
+        open_ledger("usual", forgets=True)
+    with pytest.raises(ConfigError, match="was begun without keeping rows"):
+        open_ledger("private", forgets=False)
 
 
 # -- what nothing names

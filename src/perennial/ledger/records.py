@@ -141,6 +141,8 @@ class Entry:
         Sums of pointwise losses, by name, of what ``serving`` had predicted.
     segment : Segment, optional
         The rows that the turn brought to the store.
+    thinned : tuple of Segment
+        Segments of rows that came before, with some of them blank now: they take the place of released ones.
     released : tuple of str
         Segments that nothing needs any more.
     predictions, labels : str
@@ -167,6 +169,7 @@ class Entry:
     versions: tuple[Saved, ...] = ()
     scores: dict[str, tuple[int, float]] = field(default_factory=dict)
     segment: Segment | None = None
+    thinned: tuple[Segment, ...] = ()
     released: tuple[str, ...] = ()
     predictions: str = ""
     labels: str = ""

@@ -153,10 +153,12 @@ def score_rows(entry: Entry) -> list[Row]:
 
 
 def segment_rows(entry: Entry) -> list[Row]:
-    """The row of ``segments``, if the turn brought one."""
-    if entry.segment is None:
-        return []
-    return [{"born": entry.turn} | {name: cell(getattr(entry.segment, name)) for name in SEGMENT}]
+    """Rows of ``segments``: what the turn brought is number 0."""
+    brought = [] if entry.segment is None else [(0, entry.segment)]
+    return [
+        {"born": entry.turn, "seq": seq} | {name: cell(getattr(one, name)) for name in SEGMENT}
+        for seq, one in (*brought, *enumerate(entry.thinned, start=1))
+    ]
 
 
 def decision(row: Any) -> Decision:
@@ -213,7 +215,7 @@ def alias_change(row: Any) -> AliasChange:
 
 def entry(row: Any, of: Mapping[str, list[Any]]) -> Entry:
     """A row of ``turns``, with its rows of the other tables in order, as it was committed."""
-    brought = of["segments"]
+    came = of["segments"]
     return Entry(
         **{name: getattr(row, name) for name in (*_TURN, *_TURN_END) if name != "cpu_seconds"},
         cpu_seconds=number(row.cpu_seconds),
@@ -223,7 +225,8 @@ def entry(row: Any, of: Mapping[str, list[Any]]) -> Entry:
         verdicts=tuple(map(verdict, of["verdicts"])),
         versions=tuple(map(saved, of["versions"])),
         scores={one.name: (one.n, number(one.total)) for one in of["scores"]},
-        segment=segment(brought[0]) if brought else None,
+        segment=next((segment(one) for one in came if not one.seq), None),
+        thinned=tuple(segment(one) for one in came if one.seq),
         released=tuple(one.digest for one in of["released"]),
         aliases=tuple(map(alias_change, of["aliases"])),
     )

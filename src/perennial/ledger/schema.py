@@ -69,7 +69,7 @@ def _of(table: str, *columns: str) -> sa.ForeignKeyConstraint:
 
 _keys = {"deployments": (), "turns": ("turn",), "versions": ("number",)}
 
-deployments = _table("deployments", _text("place"), _whole("created_at"), key=())
+deployments = _table("deployments", _text("place"), _flag("forgets"), _whole("created_at"), key=())
 leases = _table("leases", _text("holder"), _whole("token"), _whole("expires_at"), _of("deployments"), key=())
 heads = _table(
     "heads", _whole("turn"), _text("position"), _text("checkpoint"), _text("intent"), _of("deployments"), key=()
@@ -168,6 +168,7 @@ aliases = _table(
 segments = _table(
     "segments",
     _whole("born"),
+    _whole("seq"),  # 0 is what the turn brought; the others take the place of fuller ones
     _text("digest"),
     _whole("first"),
     _whole("rows"),
@@ -176,7 +177,7 @@ segments = _table(
     _whole("dead", nullable=True),  # the turn that released it
     _whole("dead_seq", nullable=True),
     sa.ForeignKeyConstraint(["deployment_id", "born"], ["turns.deployment_id", "turns.turn"]),
-    key=("born",),
+    key=("born", "seq"),
 )
 payloads = _table(
     "payloads",

@@ -94,14 +94,17 @@ class SqlLedger:
         *,
         inline_bytes: int = 65536,
         keep_checkpoints: int = 2,
+        forgets: bool = False,
     ) -> None:
         self.deployment = deployment
         self.blobs = blobs
+        self.forgets = forgets
         self._database = database
         self._inline_bytes = inline_bytes
-        self._keep_checkpoints = keep_checkpoints
+        self._keep_checkpoints = 1 if forgets else keep_checkpoints
         self._pending: dict[str, bytes] = {}  # put, and to be written with the next commit
         self._loose: dict[str, int] = {}  # put in the blob store since the last commit: no turn names them yet
+        self._outdated: set[str] = set()  # in the blob store, and to be deleted: nothing names them any more
         self._say = Statements(deployment, database.dialect)
 
     # -- opening
@@ -116,6 +119,7 @@ class SqlLedger:
         create: bool = True,
         inline_bytes: int = 65536,
         keep_checkpoints: int = 2,
+        forgets: bool | None = None,
     ) -> SqlLedger:
         """The ledger of a deployment; upgraded if an older release made it.
 
@@ -134,11 +138,15 @@ class SqlLedger:
             Bytes up to this many are kept in the database.
         keep_checkpoints : int
             How many checkpoints are kept, the newest.
+        forgets : bool, optional
+            Whether rows of the stream leave no trace once nothing needs them: what holds any is kept out of the
+            database, only the last checkpoint is kept, and of source positions past ones only a digest. As the
+            deployment was begun unless given.
 
         Raises
         ------
         ConfigError
-            If a setting is wrong.
+            If a setting is wrong, or ``forgets`` is not what the deployment was begun with.
         MissingExtra
             If psycopg is needed and not installed.
         FormatError
@@ -157,13 +165,20 @@ class SqlLedger:
             root = blobs if blobs is not None else database.folder and database.folder / "blobs"
             if root is None:
                 raise ConfigError("blobs", None, "say where models are kept: a folder that all share, or s3://...")
-            place = _place(database, deployment, create)
+            place, forgetful = _place(database, deployment, create, bool(forgets))
+            if forgets is not None and forgets != forgetful:
+                raise ConfigError(
+                    "retention", "none" if forgets else "rows are kept",
+                    f"deployment {deployment!r} was begun {'without keeping rows' if forgetful else 'keeping rows'}, "
+                    "and what it kept, or did not, cannot be made otherwise: give it a new `name`",
+                )  # fmt: skip
             return cls(
                 database,
                 open_blobs(root, place),
                 deployment,
                 inline_bytes=inline_bytes,
                 keep_checkpoints=keep_checkpoints,
+                forgets=forgetful,
             )
         except BaseException:
             database.close()
@@ -289,21 +304,25 @@ class SqlLedger:
                 raise Conflict(f"the bounds of turn {turn} are fixed to be {head.intent!r}: take these, not {intent!r}")
             connection.execute(self._say.intend, {"bounds": intent})
 
-    def put(self, data: bytes) -> str:
+    def put(self, data: bytes, *, raw: bool = False) -> str:
         """Keep bytes for the next commit and give their digest.
 
         Up to ``inline_bytes`` they are held in memory and written by that commit's own transaction; more go to the blob
         store at once, durable before the commit. What the commit names is kept: in a field of the entry, or anywhere in
         the facts of a version. What it does not name is dropped, or collected later.
 
+        ``raw`` says that rows of the stream are in them. A ledger that forgets puts these into the blob store, whatever
+        their size: a file that was removed is gone, and what was deleted from a database lingers in its pages.
+
         Raises
         ------
         StorageError
             If the blob store refuses them.
         """
-        if len(data) > self._inline_bytes:
+        if len(data) > self._inline_bytes or (raw and self.forgets):
             digest = self.blobs.put(data)
             self._loose[digest] = len(data)
+            self._outdated.discard(digest)
             return digest
         digest = hashlib.sha256(data).hexdigest()
         self._pending[digest] = bytes(data)
@@ -359,11 +378,13 @@ class SqlLedger:
             failpoints.reach("commit.inside")
         self._pending.clear()
         self._loose.clear()
+        self._outdated.update(outdated)
         failpoints.reach("commit.after")
-        for digest in outdated:
+        for digest in sorted(self._outdated):
             if time.monotonic() < safe_until:
-                with suppress(StorageError):  # the turn is committed: what stays is left to `collect`
+                with suppress(StorageError):  # the turn is committed: the next one tries again, or `collect` does
                     self.blobs.delete(digest)
+                    self._outdated.discard(digest)
 
     def _advance(self, connection: sa.Connection, entry: Entry) -> None:
         """Move the head, as a compare-and-set on its turn."""
@@ -380,7 +401,8 @@ class SqlLedger:
 
     def _record(self, connection: sa.Connection, entry: Entry) -> None:
         """Add the rows of a turn."""
-        connection.execute(self._say.add_turn, rows.turn_row(entry))
+        row = rows.turn_row(entry)
+        connection.execute(self._say.add_turn, row | {"position": self._past(entry.position)})
         for statement, made in (
             (self._say.add_decision, rows.decision_rows(entry)),
             (self._say.add_verdict, rows.verdict_rows(entry)),
@@ -392,10 +414,15 @@ class SqlLedger:
             if made:  # one row is not sent as many: psycopg takes twice as long for that
                 connection.execute(statement, made if len(made) > 1 else made[0])
 
+    def _past(self, position: str) -> str:
+        """A source position as turns keep it: that of a table may hold the key of a row."""
+        return hashlib.sha256(position.encode()).hexdigest() if self.forgets and position else position
+
     def _payloads(self, connection: sa.Connection, entry: Entry) -> list[rows.Row]:
         """A row for all bytes that the turn names and that have none yet, or that shall now outlast a checkpoint."""
         lasting = {digest for saved in entry.versions for digest in (saved.blob, saved.golden)}
         lasting |= {entry.predictions, entry.labels, entry.segment.digest if entry.segment else ""}
+        lasting |= {segment.digest for segment in entry.thinned}
         sizes = {digest: len(data) for digest, data in self._pending.items()} | self._loose
         facts = {
             digest: saved.version.number
@@ -435,11 +462,12 @@ class SqlLedger:
         """
         outside = []
         for seq, digest in enumerate(entry.released):
-            born = connection.execute(self._say.oldest_alive, {"digest": digest}).scalar()
-            if born is None:
+            oldest = connection.execute(self._say.oldest_alive, {"digest": digest}).one_or_none()
+            if oldest is None:
                 raise Conflict(f"turn {entry.turn} releases segment {digest}, and none of that digest is alive")
-            connection.execute(self._say.bury, {"oldest_born": born, "at_turn": entry.turn, "at_seq": seq})
-            if connection.execute(self._say.oldest_alive, {"digest": digest}).scalar() is None:
+            which = {"oldest_born": oldest.born, "its_seq": oldest.seq}
+            connection.execute(self._say.bury, which | {"at_turn": entry.turn, "at_seq": seq})
+            if connection.execute(self._say.oldest_alive, {"digest": digest}).one_or_none() is None:
                 row = connection.execute(self._say.payload_place, {"digest": digest}).one_or_none()
                 if row is not None and row.erased_at is None:
                     connection.execute(self._say.drop_payload, {"gone": digest})
@@ -597,7 +625,8 @@ class SqlLedger:
 
     def segments(self, alive: bool = True) -> list[Segment]:
         """The labelled examples that are kept, or all that ever were, in order of their turns."""
-        query = sa.select(segments).where(segments.c.deployment_id == self.deployment).order_by(segments.c.born)
+        query = sa.select(segments).where(segments.c.deployment_id == self.deployment)
+        query = query.order_by(segments.c.born, segments.c.seq)
         if alive:
             query = query.where(segments.c.dead.is_(None))
         with self._database.reading() as connection:
@@ -721,7 +750,7 @@ class SqlLedger:
         if row.n != head.turn + 1 or (row.n and (row.low, row.high) != (0, head.turn)):
             yield _broken(f"{row.n} turns from {row.low} to {row.high} are kept, and the head says {head.turn}")
         last = connection.execute(self._say.last_turn, {"turn": head.turn}).one_or_none()
-        if last is not None and (last.position, last.checkpoint) != (head.position, head.checkpoint):
+        if last is not None and (last.position, last.checkpoint) != (self._past(head.position), head.checkpoint):
             yield _broken(f"the head does not stand where turn {head.turn} ended")
 
     def _broken_aliases(self, connection: sa.Connection) -> Iterable[Finding]:
@@ -786,30 +815,32 @@ def _deployments(connection: sa.Connection) -> list[str]:
     return list(connection.execute(sa.select(deployments.c.deployment_id).order_by("deployment_id")).scalars())
 
 
-def _place(database: Database, deployment: str, create: bool) -> str:
-    """The folder of a deployment's blobs, made with the deployment if it is new.
+def _place(database: Database, deployment: str, create: bool, forgets: bool) -> tuple[str, bool]:
+    """The folder of a deployment's blobs and whether it forgets rows; made with the deployment if it is new.
 
     It ends in random digits: what one ledger collects can never be another's, also where two share a folder or a
     bucket, and where a name was given up and taken again.
     """
     _upgrade(database, create=create)
-    query = sa.select(deployments.c.place).where(deployments.c.deployment_id == deployment)
+    query = sa.select(deployments.c.place, deployments.c.forgets).where(deployments.c.deployment_id == deployment)
     with database.reading() as connection:
-        place: str | None = connection.execute(query).scalar()
-        names = [] if place is not None or create else _deployments(connection)
-    if place is not None:
-        return place
+        found = connection.execute(query).one_or_none()
+        names = [] if found is not None or create else _deployments(connection)
+    if found is not None:
+        return found.place, found.forgets
     if not create:
         hint = nearest(deployment, names) if names else "there are none yet"
         raise LedgerError(f"{database.where} has no deployment {deployment!r}: {hint}")
     with database.writing() as connection:
         if database.dialect == "postgresql":
             connection.execute(sa.text("LOCK TABLE deployments IN SHARE ROW EXCLUSIVE MODE"))
-        place = connection.execute(query).scalar()
-        if place is None:  # nobody made it since
-            place = f"{deployment.lower()}-{secrets.token_hex(4)}"
-            mine = {"deployment_id": deployment}
-            connection.execute(sa.insert(deployments).values(place=place, created_at=database_now()), mine)
-            connection.execute(sa.insert(leases), mine | {"holder": "", "token": 0, "expires_at": 0})
-            connection.execute(sa.insert(heads), mine | {"turn": -1, "position": "", "checkpoint": "", "intent": ""})
-    return place
+        found = connection.execute(query).one_or_none()
+        if found is not None:  # somebody made it since
+            return found.place, found.forgets
+        place = f"{deployment.lower()}-{secrets.token_hex(4)}"
+        mine = {"deployment_id": deployment}
+        made = sa.insert(deployments).values(place=place, forgets=forgets, created_at=database_now())
+        connection.execute(made, mine)
+        connection.execute(sa.insert(leases), mine | {"holder": "", "token": 0, "expires_at": 0})
+        connection.execute(sa.insert(heads), mine | {"turn": -1, "position": "", "checkpoint": "", "intent": ""})
+    return place, forgets

@@ -71,12 +71,15 @@ class Statements:
         self.add_version = add(versions)
         self.add_score = add(scores)
         self.add_segment = add(segments)
-        self.oldest_alive = sa.select(sa.func.min(segments.c.born)).where(
-            mine(segments), segments.c.digest == bindparam("digest"), segments.c.dead.is_(None)
+        self.oldest_alive = (
+            sa.select(segments.c.born, segments.c.seq)
+            .where(mine(segments), segments.c.digest == bindparam("digest"), segments.c.dead.is_(None))
+            .order_by(segments.c.born, segments.c.seq)
+            .limit(1)
         )
         self.bury = (
             sa.update(segments)
-            .where(mine(segments), segments.c.born == bindparam("oldest_born"))
+            .where(mine(segments), segments.c.born == bindparam("oldest_born"), segments.c.seq == bindparam("its_seq"))
             .values(dead=bindparam("at_turn"), dead_seq=bindparam("at_seq"))
         )
         self.checkpoints = (
@@ -150,7 +153,7 @@ class Statements:
             "verdicts": part(verdicts, verdicts.c.turn, verdicts.c.seq),
             "versions": part(versions, versions.c.turn, versions.c.seq),
             "scores": part(scores, scores.c.turn, scores.c.name),
-            "segments": part(segments, segments.c.born),
+            "segments": part(segments, segments.c.born, segments.c.seq),
             "released": part(segments, segments.c.dead, segments.c.dead_seq),
             "aliases": part(aliases, aliases.c.turn, aliases.c.moved),
         }

@@ -80,6 +80,7 @@ def test_every_key_begins_with_the_deployment():
                 "versions": "facts",
                 "scores": "total",
                 "segment": "born",
+                "thinned": "seq",
                 "released": "dead",
                 "aliases": "alias",
             },

@@ -51,7 +51,7 @@ def _index(table: str, *columns: str) -> None:
 
 def upgrade() -> None:
     """Create everything."""
-    _create("deployments", "place:text created_at:int", ())
+    _create("deployments", "place:text forgets:bool created_at:int", ())
     _create("leases", "holder:text token:int expires_at:int", (), _OF_DEPLOYMENT)
     _create("heads", "turn:int position:text checkpoint:text intent:text", (), _OF_DEPLOYMENT)
     _create(
@@ -87,8 +87,8 @@ def upgrade() -> None:
     )
     _create(
         "segments",
-        "born:int digest:text first:int rows:int oldest:int newest:int dead:int? dead_seq:int?",
-        ("born",),
+        "born:int seq:int digest:text first:int rows:int oldest:int newest:int dead:int? dead_seq:int?",
+        ("born", "seq"),
         ("turns", ("born",), ("turn",)),
     )
     _create(
