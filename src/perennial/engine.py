@@ -145,6 +145,9 @@ class Engine:
         What a batch must hold to be learned from; anything unless given.
     classes : sequence
         Classes known before any label is: those of a boolean label.
+    forgets : bool
+        Let go of every row as soon as it was learned or can be no more, and quote no error of a framework, which may
+        quote a row. For strategies that never fit a window again.
 
     Raises
     ------
@@ -166,6 +169,7 @@ class Engine:
         gate: Gate | None = None,
         quality: Quality | None = None,
         classes: Sequence[Label] = (),
+        forgets: bool = False,
     ) -> None:
         check_can_update(strategy, learner)
         self._strategy = strategy
@@ -178,6 +182,7 @@ class Engine:
         self._seed = seed
         self._gate = None if gate is None or gate.mode == "none" else gate
         self._quality = quality or Quality()
+        self._forgets = forgets
         self._identity = _identity(learner)
         self._unlabelled = isinstance(learner, LearnsUnlabelled)
         self._sums = BlockSums(learner) if isinstance(learner, Summable) else None
@@ -250,6 +255,24 @@ class Engine:
         """
         self._book.erase(position, renamed)
         self._unlearned = self._unlearned[~np.isin(self._unlearned, position)]
+
+    def wanted(self, now: int) -> NDArray[np.int64]:
+        """Ascending positions of the rows that a training may still learn, for strategies that never fit again.
+
+        Before the first fit these are all that have a label or may get one; then those that the next update learns, or
+        a later one once their label comes.
+        """
+        since = now - self._wait if self._wait else None
+        if self._tip is None:
+            return np.union1d(self._book.usable(unlabelled=self._unlabelled), self._book.coming(since))
+        if not self._strategy.updates:
+            return np.empty(0, dtype=np.int64)
+        return np.union1d(self._unlearned, self._book.coming(since))
+
+    def thin(self, wanted: NDArray[np.int64], renamed: Mapping[str, str]) -> None:
+        """Forget the labels of all rows but the wanted; ``renamed`` says what the store has in place of chunks."""
+        self._book.unlabel(wanted)
+        self._book.rename(renamed)
 
     def last_label(self) -> int:
         """The instant by which every label that is on its way is known; the lowest there is if none is."""
@@ -771,12 +794,16 @@ class Engine:
         except (DataError, LearnerError) as error:
             if must:
                 raise
-            return str(error)
+            return self._told(error)
         except Exception as error:  # a framework may raise anything; the champion must outlive it
-            what = f"{self._learner.name} failed to train at {moment(turn.now):%Y-%m-%d %H:%M}: {error}"
+            what = f"{self._learner.name} failed to train at {moment(turn.now):%Y-%m-%d %H:%M}"
             if must:
-                raise LearnerError(what) from error
-            return what
+                raise LearnerError(f"{what}: {error}") from error
+            return f"{what}: {self._told(error)}"
+
+    def _told(self, error: Exception) -> str:
+        """An error in the words of the record."""
+        return f"{type(error).__name__}, whose words may quote rows and are not kept" if self._forgets else str(error)
 
     def _propose(self, turn: Turn, line: _Line, trained: Trained) -> Turn:
         """Without a gate it is promoted; with one it goes on trial, unless there is nothing to hold it against."""
@@ -831,7 +858,7 @@ class Engine:
             prediction = self._ask(champion, batch)
         except (DataError, LearnerError) as error:
             if unfit:  # rows that break a rule stop nobody
-                return _note(turn, f"not predicted: {error}")
+                return _note(turn, f"not predicted: {self._told(error)}")
             turn, champion = self._fall_back(turn, champion, error)
             prediction = self._ask(champion, batch)
         turn, shadow = self._ask_shadow(turn, batch, champion)
@@ -854,12 +881,13 @@ class Engine:
         except (DataError, LearnerError) as error:
             if gate.mode == "after":  # the old champion cannot be held against the new one any more
                 self._trial = None
-                return _note(turn, f"{line.version.number} can no longer be compared: {error}"), None
+                return _note(turn, f"{line.version.number} can no longer be compared: {self._told(error)}"), None
             self._trial = None
             self._reject(trial)
             verdict = Verdict(
-                outcome="reject", version=line.version.number, reason=str(error), champion=champion.version.number
-            )
+                outcome="reject", version=line.version.number, reason=self._told(error),
+                champion=champion.version.number,
+            )  # fmt: skip
             return replace(turn, verdicts=(*turn.verdicts, verdict)), None
 
     def _fall_back(self, turn: Turn, champion: _Line, error: DataError | LearnerError) -> tuple[Turn, _Line]:
@@ -870,8 +898,9 @@ class Engine:
         self._trial = None
         self._reject(trial)
         verdict = Verdict(
-            outcome="reject", version=champion.version.number, reason=str(error), champion=trial.base.version.number
-        )
+            outcome="reject", version=champion.version.number, reason=self._told(error),
+            champion=trial.base.version.number,
+        )  # fmt: skip
         return replace(turn, verdicts=(*turn.verdicts, verdict)), trial.base
 
     def _ask(self, champion: _Line, batch: Batch) -> Prediction:
@@ -1029,7 +1058,7 @@ class Engine:
         if self._tip is None:
             return
         held = self._book.rows
-        if held < 64 or self._seen - self._given_up_at < held // 16:
+        if not self._forgets and (held < 64 or self._seen - self._given_up_at < held // 16):
             return
         self._given_up_at = self._seen
         keep = self._strategy.window.keep(now, self._label_delay) if self._strategy.refits else Keep()

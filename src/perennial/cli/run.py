@@ -96,7 +96,9 @@ def command(
 
     holder = f"{socket.gethostname()}:{os.getpid()}"
     with (
-        SqlLedger.open(deployment.ledger, deployment.name, blobs=deployment.blobs) as ledger,
+        SqlLedger.open(
+            deployment.ledger, deployment.name, blobs=deployment.blobs, forgets=deployment.forgets
+        ) as ledger,
         leased(ledger, holder, timedelta(seconds=lease), tell) as held,
         _one_thread(),
         _stopping(tell) as stop,

@@ -204,6 +204,7 @@ def _strategy(config: Config, name: str, made: Learner) -> Strategy:
 
 def _stream(config: Config, folder: Path) -> Stream:
     from perennial.stream import Stream
+    from perennial.stream.settings import COMMON
 
     given = config.stream
     label = given.label
@@ -219,6 +220,7 @@ def _stream(config: Config, folder: Path) -> Stream:
         group=given.group,
         drop=given.drop,
         text=given.text,
+        word_rows=given.word_rows or (COMMON if config.retention == "none" else 1),
         label_delay=label.delay,
         known_at=label.known_at,
         within=label.within,

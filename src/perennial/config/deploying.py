@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,8 +54,6 @@ def deployment(loaded: Loaded) -> Deployment:
             None,
             "name the strategy to run, or give the recommended.yaml that  perennial backtest  writes: -c",
         )
-    if config.retention == "none":
-        raise ConfigError("retention", "none", "a run keeps rows: give a duration, or leave it out to keep all")
     built = loaded.build()
     name, url, blobs = place(loaded)
     return Deployment(
@@ -67,7 +64,7 @@ def deployment(loaded: Loaded) -> Deployment:
         blobs=blobs,
         quality=built.quality or Quality(),
         train_latency=built.train_latency,
-        retention=config.retention if isinstance(config.retention, timedelta) else None,
+        retention=config.retention,
         seed=built.seed,
         trust=config.serialisation.build(),
         gate=built.gate,

@@ -80,6 +80,8 @@ class Stream(Record):
     """Columns that are no features."""
     text: Names = ()
     """Columns of prose, for a model with its own vectoriser."""
+    word_rows: int | None = None
+    """Rows that must have had a word before it counts as one; 1 unless given, 10 with `retention: none`."""
     features: Features | None = None
     """Features that look back."""
     batch: Batch = "1d"

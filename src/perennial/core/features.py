@@ -79,6 +79,10 @@ class Vocabulary:
             out.append(code)
         return np.asarray(out, dtype=np.int32)
 
+    def find(self, values: Iterable[str | None]) -> NDArray[np.int32]:
+        """Codes of values, shape (n,), appending nothing; -1 for a null or a word that has none."""
+        return np.array([-1 if value is None else self._codes.get(value, -1) for value in values], dtype=np.int32)
+
 
 @final
 class Schema:

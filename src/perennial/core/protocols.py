@@ -183,6 +183,18 @@ class Pickled(Learner, Protocol):
         ...
 
 
+@runtime_checkable
+class Memorises(Learner, Protocol):
+    """A learner whose model may hold rows that it was trained on, and not only what it learned from them."""
+
+    def memorises(self, *, untrained: bool) -> str | None:
+        """What holds rows, and which, in words; None if nothing does that is known.
+
+        ``untrained`` says that it starts with :meth:`Updatable.begin` and not with a fit.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
     """What a window may look at: the examples whose labels are known at ``now``, in order of position.

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from perennial.core.errors import ConfigError, LearnerError, nearest
 from perennial.core.features import Features
 from perennial.core.identity import canonical
-from perennial.core.protocols import LOCAL, Learner, Pickled, Trust, Updatable
+from perennial.core.protocols import LOCAL, Learner, Memorises, Pickled, Trust, Updatable
 from perennial.core.records import Examples, Label, Prediction, TaskKind
 from perennial.learners.export import Exportable, Files, as_json
 from perennial.learners.saved import codec_of, join, pack, part, state_digest, unpack, within
@@ -100,6 +100,10 @@ class CalibratedLearner:
     def resumes(self) -> bool:
         """Whether the learner inside does."""
         return self._learner.resumes
+
+    def memorises(self, *, untrained: bool) -> str | None:
+        """What the learner inside says."""
+        return self._learner.memorises(untrained=untrained) if isinstance(self._learner, Memorises) else None
 
     def identity(self) -> str:
         """The learner inside and the settings."""

@@ -29,6 +29,7 @@ from perennial.core.identity import canonical, digest, seed_from
 from perennial.core.protocols import LOCAL, Trust
 from perennial.core.records import ABSTAINED, UNSEEN, Examples, Label, Prediction, TaskKind
 from perennial.learners.export import Files
+from perennial.learners.memorising import memorises
 from perennial.learners.saved import pack, unpack
 
 _START_SEED = 0  # an untrained model is made before any training data could give it a seed
@@ -104,6 +105,10 @@ class River:
     def task(self) -> TaskKind:
         """``"classification"`` or ``"regression"``."""
         return self._task
+
+    def memorises(self, *, untrained: bool) -> str | None:  # noqa: ARG002 - the protocol's
+        """The part of the model that holds rows."""
+        return memorises(self._template)
 
     @property
     def resumes(self) -> bool:

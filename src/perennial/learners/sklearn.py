@@ -47,6 +47,7 @@ from perennial.core.protocols import LOCAL, Trust
 from perennial.core.records import ABSTAINED, Examples, Label, Prediction, TaskKind, class_array
 from perennial.learners import trust as by_name
 from perennial.learners.export import Files, as_json
+from perennial.learners.memorising import memorises
 from perennial.learners.saved import codec_of, join, pack, part, state_digest, unpack
 
 View = Literal["frame", "arrow", "matrix"]
@@ -111,6 +112,10 @@ class SklearnLearner:
     def task(self) -> TaskKind:
         """What the estimator says it is."""
         return "classification" if is_classifier(self._estimator) else "regression"
+
+    def memorises(self, *, untrained: bool) -> str | None:  # noqa: ARG002 - updated ones look at it
+        """The part of the estimator that holds rows."""
+        return memorises(self._estimator)
 
     def identity(self) -> str:
         """Class, parameters, view and versions."""
@@ -291,6 +296,12 @@ class UpdatableSklearn(SklearnLearner):
             f"{self.name} ignored {count} examples of class {label!r}, which appeared after it was first trained"
             for label, count in self._ignored.items()
         )
+
+    def memorises(self, *, untrained: bool) -> str | None:
+        """The part of the estimator that holds rows; an untrained classifier does until it knows two classes."""
+        if untrained and self.task == "classification":
+            return f"{self.name} holds rows until it has heard of a second class: give an `initial` period"
+        return super().memorises(untrained=untrained)
 
     def begin(self) -> Self:
         """An untrained model: its first update is its first training."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from perennial.core.errors import ConfigError
 from perennial.core.identity import Unhashable, canonical, digest
@@ -15,6 +15,7 @@ from perennial.engine import Engine, check_can_update
 from perennial.gate import Gate as PairedGate
 from perennial.learners import as_learner
 from perennial.learners.saved import sha256
+from perennial.production import forgetting
 from perennial.production.observing import Observing
 from perennial.strategies import Strategy
 from perennial.stream import Stream
@@ -44,8 +45,9 @@ class Deployment:
         What a batch must hold to be learned from.
     train_latency, label_wait : timedelta
         As for :class:`~perennial.engine.Engine`.
-    retention : timedelta, optional
-        How long rows are kept beyond what the strategy needs, for ``reproduce``; for ever unless given.
+    retention : timedelta or "none", optional
+        How long rows are kept beyond what the strategy needs, for ``reproduce``; for ever unless given. ``"none"``
+        keeps none longer than it waits to be learned: see :mod:`~perennial.production.forgetting`.
     seed : int
         Base of every seed.
     trust : Trust
@@ -59,7 +61,7 @@ class Deployment:
     ------
     ConfigError, LearnerError
         If the strategy updates a learner that cannot be updated or can be saved only in a form that is not trusted, the
-        stream has no label column, or the gate lacks a margin.
+        stream has no label column, the gate lacks a margin, or no row may be kept and something would keep some.
     """
 
     name: str
@@ -71,7 +73,7 @@ class Deployment:
     quality: Quality = field(default_factory=Quality)
     train_latency: timedelta = timedelta(0)
     label_wait: timedelta = timedelta(0)
-    retention: timedelta | None = None
+    retention: timedelta | Literal["none"] | None = None
     seed: int = 0
     trust: Trust = field(default_factory=Trust)
     observe: bool = False
@@ -92,6 +94,13 @@ class Deployment:
             self.gate.check(learner.task)
         if self.stream.target is None:
             raise ConfigError("target", None, "name the label column: without labels nothing can be learned")
+        if self.forgets:
+            forgetting.check(self)
+
+    @property
+    def forgets(self) -> bool:
+        """Whether no row is kept longer than it waits."""
+        return self.retention == "none"
 
     @property
     def learner(self) -> Learner:
@@ -116,8 +125,9 @@ class Deployment:
             label_wait=self.label_wait,
             seed=self.seed,
             gate=None if self.observe else self.gate,
-            quality=self.quality,
+            quality=replace(self.quality, discreet=True) if self.forgets else self.quality,
             classes=known,
+            forgets=self.forgets,
         )
 
     def identity(self) -> dict[str, str | None]:

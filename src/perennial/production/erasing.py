@@ -55,23 +55,36 @@ def rows_of(batch: Any, key: str) -> NDArray[np.bool_]:
     return np.array([value is not None and str(value) == key for value in batch.column("key").to_pylist()])
 
 
-def blanked(batch: Any, rows: NDArray[np.bool_]) -> bytes:
-    """A stored batch without what some of its rows held."""
+def filled(batch: Any) -> NDArray[np.bool_]:
+    """Which rows of a stored batch are not blank."""
+    return np.asarray(_digests(batch.column("digest")).any(axis=1))
+
+
+def _digests(column: Any) -> NDArray[np.uint8]:
+    """A copy of the digests of rows, shape (n, 16)."""
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    start = column.offset * WIDTH
+    found = np.frombuffer(column.buffers()[1], np.uint8)[start : start + len(column) * WIDTH]
+    return found.copy().reshape(-1, WIDTH)
+
+
+def blanked(batch: Any, rows: NDArray[np.bool_], *, first: int | None = None) -> bytes:
+    """A stored batch without what some of its rows held; ``first`` says where it lies, for a digest of its own."""
     columns = []
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if isinstance(column, pa.ChunkedArray):
             column = column.combine_chunks()
         columns.append(_blank(name, column, rows))
-    return tables.to_bytes(pa.table(columns, schema=batch.schema))
+    schema = batch.schema if first is None else batch.schema.with_metadata({"first": str(first)})
+    return tables.to_bytes(pa.table(columns, schema=schema))
 
 
 def _blank(name: str, column: Any, rows: NDArray[np.bool_]) -> Any:
     if name == "time":
         return column
     if name == "digest":
-        start = column.offset * WIDTH
-        digests = np.frombuffer(column.buffers()[1], np.uint8)[start : start + len(column) * WIDTH].copy()
-        digests.reshape(-1, WIDTH)[rows] = 0
+        digests = _digests(column)
+        digests[rows] = 0
         return pa.FixedSizeBinaryArray.from_buffers(pa.binary(WIDTH), len(column), [None, pa.py_buffer(digests)])
     if name == "known_at":
         return pa.array(np.where(rows, NEVER, column.to_numpy()))
@@ -81,6 +94,10 @@ def _blank(name: str, column: Any, rows: NDArray[np.bool_]) -> Any:
         return pa.array(np.where(rows, 0.0, column.to_numpy(zero_copy_only=False)))
     if column.type == pa.int32() and name.startswith("f") and _codes(column):
         return pa.array(np.where(rows, -1, column.to_numpy()).astype(np.int32))
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        values = (column.fill_null(0) if column.null_count else column).to_numpy().copy()
+        values[rows] = 0  # nothing is left under a null
+        return pa.array(values, type=column.type, mask=rows | np.asarray(column.is_null()))
     kept = [None if gone else value for gone, value in zip(rows, column.to_pylist(), strict=True)]
     return pa.array(kept, type=column.type)  # built anew: a null laid over a value would leave the value under it
 

@@ -107,7 +107,7 @@ def _predictions(deployment: Deployment, state: State, model: Learner, file: Pat
     """Tables of predictions, a block of rows after the other."""
     checkpoint.restored(deployment, state)  # refuses other settings
     canon = state.part("intake").part("canon").plain["features"]
-    encoder = Encoder.restore(canon, deployment.stream.text)
+    encoder = Encoder.restore(canon, deployment.stream.text, deployment.stream.word_rows)
     classes = tuple(state.part("engine").part("book").plain["classes"])
     kept = {field.name: field.type for field in pa.ipc.read_schema(pa.py_buffer(b64decode(canon["types"])))}
     types = _types(deployment.stream, encoder, kept, file)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from perennial.core.errors import ConfigError, LedgerError
 from perennial.core.failpoints import reach
+from perennial.core.features import Features
 from perennial.core.protocols import Learner
 from perennial.core.records import Appoint, Batch, Close, Lesson, Tick, Turn, Version
 from perennial.core.state import State, Stored
@@ -28,9 +29,10 @@ from perennial.learners.golden import golden_set
 from perennial.ledger.errors import AliasMoved
 from perennial.ledger.records import ALIASES, Alias, AliasChange, AliasName, Entry, Lease, Saved, Segment
 from perennial.ledger.sql import SqlLedger
-from perennial.production import checkpoint, erasing, tables
+from perennial.production import checkpoint, erasing, forgetting, tables
 from perennial.production.deployment import Deployment
 from perennial.production.erasing import Erased
+from perennial.production.forgetting import Waiting
 from perennial.production.trainer import SavingTrainer
 from perennial.stream.calendar import Calendar
 from perennial.stream.intake import Arrived, Bounds, Intake
@@ -71,6 +73,12 @@ class Run:
         self._ledger, self._lease, self._tell = ledger, lease, tell
         self._learner = deployment.learner
         self._trainer = SavingTrainer(deployment.trust)
+        self._waiting = Waiting(ledger) if deployment.forgets else None
+        if ledger.forgets != deployment.forgets:
+            raise ConfigError(
+                "retention", deployment.retention, "the ledger was opened for another: give SqlLedger.open "
+                f"forgets={deployment.forgets}",
+            )  # fmt: skip
         self._recover()
 
     @property
@@ -234,6 +242,8 @@ class Run:
 
     def _batch(self, arrived: Arrived) -> None:
         if self._engine is None:
+            if self._deployment.forgets:
+                forgetting.check_words(self._intake.schema, self._deployment.stream.word_rows)
             self._engine = self._deployment.engine(self._intake.schema, self._trainer, self._intake.label_type)
         self._event("batch", arrived.batch, arrived)
 
@@ -242,10 +252,16 @@ class Run:
         batch = event if isinstance(event, Batch) else None
         self._trainer.made.clear()
         fit = batch is not None and self._deployment.quality.fault(batch) is None
-        self._trainer.probe = batch.features.slice(0, 32) if batch is not None and fit else None
+        self._trainer.probe = self._probe(batch) if batch is not None and fit else None
         turn = self._engine.advance(event)
         reach("turn.after")
         self._commit(kind, turn, batch, arrived)
+
+    def _probe(self, batch: Batch) -> Features:
+        """The rows by which a saved model is known again."""
+        if self._deployment.forgets:
+            return forgetting.golden_rows(batch.features.schema, self._deployment.quality)
+        return batch.features.slice(0, 32)
 
     def erase(self, key: str) -> Erased:
         """Forget a subject: see :mod:`~perennial.production.erasing`. Several turns, each durable.
@@ -314,7 +330,8 @@ class Run:
     def _blank(self, segment: Segment, rows: NDArray[np.bool_]) -> None:
         assert self._engine is not None
         batch = tables.from_bytes(self._ledger.get(segment.digest)).combine_chunks()
-        digest = self._ledger.put(erasing.blanked(batch, rows))
+        first = segment.first if self._deployment.forgets else None
+        digest = self._ledger.put(erasing.blanked(batch, rows, first=first), raw=True)
         self._engine.erase(segment.first + np.flatnonzero(rows), {segment.digest: digest})
         fresh = replace(segment, digest=digest)
         self._note_turn(f"{int(rows.sum()):,} rows of one subject were erased", fresh, (segment.digest,))
@@ -331,7 +348,7 @@ class Run:
             first=-1,
             rows=0,
             position=json.dumps(self._intake.position.to_plain()),
-            checkpoint=self._ledger.put(state.to_bytes()),
+            checkpoint=self._ledger.put(state.to_bytes(), raw=True),
             serving=self._engine.serving if self._engine is not None else None,
             segment=segment,
             released=released,
@@ -343,7 +360,9 @@ class Run:
     def _drop_golden(
         self, segments: list[Segment], positions: NDArray[np.int64], versions: list[Saved]
     ) -> tuple[str, ...]:
-        """Golden sets that hold an erased row go; their versions are named."""
+        """Golden sets that hold an erased row go; their versions are named. Where no row is kept they are made up."""
+        if self._deployment.forgets:
+            return ()
         starts = erasing.golden_of(segments, positions)
         turns = {entry.turn for entry in self._ledger.entries() if entry.first in starts}
         born = {s.version.number: e.turn for e in self._ledger.entries() for s in e.versions}
@@ -376,14 +395,14 @@ class Run:
     def _commit(self, kind: Kind, turn: Turn, batch: Batch | None, arrived: Arrived | None) -> None:
         assert self._engine is not None
         ledger = self._ledger
-        segment = None
-        if arrived is not None:
-            segment = self._segment(arrived)
-            self._alive.append(segment)
         versions = self._versions(turn)
-        released = self._released(turn.now)
         now = turn.now if self._now is None else max(self._now, turn.now)
         closed = self._closed or kind == "close"
+        if self._waiting is not None:
+            segment, thinned, released = self._forget(self._waiting, arrived, turn.now, closed)
+        else:
+            segment, thinned = self._segment(arrived), []
+            released = self._released(turn.now, segment)
         self._first = self._first if self._first is not None else turn.now
         whole = self._whole_state(now, closed)
         entry = Entry(
@@ -393,7 +412,7 @@ class Run:
             first=batch.first if batch is not None else -1,
             rows=turn.rows,
             position=json.dumps(self._intake.position.to_plain()),
-            checkpoint=ledger.put(whole.to_bytes()),
+            checkpoint=ledger.put(whole.to_bytes(), raw=True),
             serving=turn.serving,
             loss=turn.loss,
             decisions=turn.decisions,
@@ -401,9 +420,10 @@ class Run:
             versions=versions,
             scores={turn.loss.name: (turn.loss.n, turn.loss.total)} if turn.loss.n else {},
             segment=segment,
+            thinned=tuple(thinned),
             released=released,
-            predictions=ledger.put(tables.predictions(turn.predicted)) if turn.predicted else "",
-            labels=ledger.put(tables.labels(turn.joined, turn.classes)) if len(turn.joined.position) else "",
+            predictions=self._predictions(turn),
+            labels=self._labels(turn),
             aliases=self._moved(turn),
             quarantined=turn.quarantined,
             late=turn.late,
@@ -418,6 +438,7 @@ class Run:
             return
         self._turn, self._now, self._closed = self._turn + 1, now, closed
         self._point(entry.aliases)
+        self._alive += [brought for brought in (segment, *thinned) if brought is not None]
         for gone in released:  # of equal ones the ledger lets go of the oldest
             self._alive.remove(next(segment for segment in self._alive if segment.digest == gone))
         self._say(entry, turn)
@@ -429,12 +450,22 @@ class Run:
         engine = replace(self._engine.state(), models={}).under("engine")
         return State.join(State(plain={"run": about}), engine, self._intake.state().under("intake"))
 
-    def _segment(self, arrived: Arrived) -> Segment:
-        digest = self._ledger.put(arrived.segment)
-        time = arrived.batch.time
-        return Segment(
-            digest=digest, first=arrived.batch.first, rows=len(time), oldest=int(time.min()), newest=int(time.max())
-        )
+    def _segment(self, arrived: Arrived | None) -> Segment | None:
+        """The rows of a turn, put into the store."""
+        if arrived is None:
+            return None
+        self._ledger.put(arrived.segment)
+        return _described(arrived)
+
+    def _predictions(self, turn: Turn) -> str:
+        if turn.predicted is None:
+            return ""
+        return self._ledger.put(tables.predictions(turn.predicted, times=not self._deployment.forgets))
+
+    def _labels(self, turn: Turn) -> str:
+        if not len(turn.joined.position) or self._deployment.forgets:
+            return ""
+        return self._ledger.put(tables.labels(turn.joined, turn.classes))
 
     def _versions(self, turn: Turn) -> tuple[Saved, ...]:
         """Each version of the turn, with its model in the ledger."""
@@ -480,14 +511,37 @@ class Run:
             facts=facts,
         )
 
-    def _released(self, now: int) -> tuple[str, ...]:
+    def _forget(
+        self, waiting: Waiting, arrived: Arrived | None, now: int, closed: bool
+    ) -> tuple[Segment | None, list[Segment], tuple[str, ...]]:
+        """Rid the store of rows that wait no longer: the turn's own segment, what is thinner now, and what is gone."""
+        assert self._engine is not None
+        wanted = np.empty(0, dtype=np.int64) if closed else self._engine.wanted(now)
+        brought, thinned, released = None, [], []
+        renamed: dict[str, str] = {}
+        if arrived is not None:
+            brought = waiting.take(_described(arrived), wanted, arrived.segment)
+            renamed[arrived.name] = brought.digest
+        in_play = self._engine.chunks
+        for segment in self._alive:
+            if segment.digest not in in_play:
+                released.append(segment.digest)
+            elif (thin := waiting.thin(segment, wanted)) is not None:
+                thinned.append(thin)
+                released.append(segment.digest)
+                renamed[segment.digest] = thin.digest
+        self._engine.thin(wanted, renamed)
+        return brought, thinned, tuple(released)
+
+    def _released(self, now: int, brought: Segment | None) -> tuple[str, ...]:
         """Rows that neither the engine nor the retention wants any more."""
         assert self._engine is not None
         retention = self._deployment.retention
-        if retention is None:
+        if not isinstance(retention, timedelta):
             return ()
         needed, until = self._engine.chunks, now - micros(retention)
-        return tuple(s.digest for s in self._alive if s.newest < until and s.digest not in needed)
+        held = self._alive if brought is None else [*self._alive, brought]
+        return tuple(s.digest for s in held if s.newest < until and s.digest not in needed)
 
     def _moved(self, turn: Turn) -> tuple[AliasChange, ...]:
         """The pointers that this turn moves."""
@@ -581,6 +635,13 @@ def _starts(calendar: Calendar, now: int, zone: str) -> tuple[int, int, int]:
     for _ in range(3):
         out.append(int(calendar.floor(np.array([out[-1] - 1]), zone)[0]))
     return out[1], out[2], out[3]
+
+
+def _described(arrived: Arrived) -> Segment:
+    time = arrived.batch.time
+    return Segment(
+        digest=arrived.name, first=arrived.batch.first, rows=len(time), oldest=int(time.min()), newest=int(time.max())
+    )
 
 
 def _mean(turn: Turn) -> float | None:

@@ -11,14 +11,16 @@ import pyarrow.ipc
 from perennial.core.records import Joined, Label, Predicted
 
 
-def predictions(predicted: Predicted) -> bytes:
-    """Row, event time, prediction, probabilities and version of each row that was predicted.
+def predictions(predicted: Predicted, *, times: bool = True) -> bytes:
+    """Row, event time, prediction, probabilities and version of each row that was predicted; event times may be left.
 
     The row's id is in the store beside its features: once a subject is erased there, nothing ties a prediction to them.
     """
     told = predicted.prediction
     n = len(told)
-    columns: dict[str, Any] = {"row": np.arange(predicted.first, predicted.first + n), "time": predicted.time}
+    columns: dict[str, Any] = {"row": np.arange(predicted.first, predicted.first + n)}
+    if times:
+        columns["time"] = predicted.time
     if told.values is not None:
         columns["prediction"] = told.values
     else:

@@ -515,6 +515,43 @@ class Book:
                 kept = _Due(int(known_at[0]), due.order, int(where.min()), known_at, where, labels, due.own)
                 heapq.heappush(self._heap, kept)
 
+    def coming(self, since: int | None = None) -> NDArray[np.int64]:
+        """Ascending positions of learnable rows without a label that may still get one.
+
+        ``since`` is the least event time of rows that may get one from a log; None if there is no log.
+        """
+        held = self._rows
+        if held is None:
+            return np.empty(0, dtype=np.int64)
+        open_ = np.zeros(held.n, dtype=bool)
+        for due in self._heap:
+            at = due.position[due.done :] - held.base
+            open_[at[at >= 0]] = True
+        if since is not None:
+            open_ |= held.column("time") >= since
+        return held.base + np.flatnonzero(open_ & held.column("learnable") & ~held.column("known"))
+
+    def usable(self, *, unlabelled: bool = False) -> NDArray[np.int64]:
+        """Ascending positions of the learnable rows that are kept and have a label, or with all that have none."""
+        found = []
+        for held in self._segments():
+            usable = held.column("learnable")
+            found.append(held.base + np.flatnonzero(usable if unlabelled else usable & held.column("known")))
+        return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+
+    def unlabel(self, wanted: NDArray[np.int64]) -> None:
+        """Forget the label of every row but the ``wanted``; that it was known, and so what is a revision, stays."""
+        for held in self._segments():
+            spent = np.ones(held.n, dtype=bool)
+            inside = (wanted >= held.base) & (wanted < held.stop)
+            spent[wanted[inside] - held.base] = False
+            held.column("label")[spent] = UNLABELLED if self._by_code else np.nan
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Chunks by the names of what the store has in their place."""
+        for rows in self._segments():
+            rows.rename(names)
+
     @property
     def chunks(self) -> set[str]:
         """Names of the chunks that hold rows in play: what the store must keep."""

@@ -158,7 +158,7 @@ class Canonical:
             types = {field.name: field.type for field in table.schema}
             if not types:
                 raise DataError("no column is left to be a feature: see `drop` and the columns that have a role")
-            self._encoder = Encoder(types, self._stream.text)
+            self._encoder = Encoder(types, self._stream.text, self._stream.word_rows)
             for name in self._stream.text:
                 if name not in types:
                     raise ConfigError("text", name, f"no such feature: {nearest(name, types)}")
@@ -267,7 +267,7 @@ class Canonical:
         if self._known is not None:
             self._known.restore(plain["known"])
         if plain["features"] is not None:
-            self._encoder = Encoder.restore(plain["features"], self._stream.text)
+            self._encoder = Encoder.restore(plain["features"], self._stream.text, self._stream.word_rows)
         if self._lookback is not None:
             self._lookback.restore(state.part("lookback"))
 

@@ -20,6 +20,7 @@ from perennial.core.features import Column, Kind, Schema, Vocabulary
 DIGEST_BYTES = 16
 ERASED = "\x00erased "  #: before the code of a word that was forgotten
 _BLOCK_ROWS = 1024
+MOST_RARE = 65_536  #: words of a column that are counted before they are common; of more, the oldest is forgotten
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,14 +59,18 @@ class Encoder:
     A NaN becomes a null, so that a stream is the same wherever it was kept; categories become int32 codes in order
     of first appearance, -1 for null. A row's digest is BLAKE2b over the little-endian values of its columns in
     order, after a bit for each that says whether it is there; words go in by their own digest.
+
+    With ``word_rows`` above 1, a word gets a code once that many rows had it, the one that makes it so included, and is
+    as a null before. Until then its digest is counted, and the word itself is nowhere.
     """
 
-    def __init__(self, types: Mapping[str, Any], text: Sequence[str]) -> None:
+    def __init__(self, types: Mapping[str, Any], text: Sequence[str], word_rows: int = 1) -> None:
         self._types = pa.schema(list(types.items()))
         columns = [Column(name, kind_of(dtype, name in text), str(dtype)) for name, dtype in types.items()]
         words = {column.name: Vocabulary() for column in columns if column.kind is Kind.CATEGORY}
         self.schema = Schema(columns, words)
-        self._columns = [_column(column, words) for column in columns]
+        self._word_rows = word_rows
+        self._columns = [_column(column, words, word_rows) for column in columns]
 
     def erase(self, column: str, words: Collection[str]) -> None:
         """Words of a category column that are forgotten: their codes stay taken, and mean nothing."""
@@ -73,21 +78,30 @@ class Encoder:
         kept = [f"{ERASED}{code}" if word in words else word for code, word in enumerate(known)]
         state = self.state()
         state["words"][column] = kept
-        fresh = type(self).restore(state, [c.name for c in self.schema.columns if c.kind is Kind.TEXT])
+        prose = [c.name for c in self.schema.columns if c.kind is Kind.TEXT]
+        fresh = type(self).restore(state, prose, self._word_rows)
         self.schema, self._columns = fresh.schema, fresh._columns
 
     def state(self) -> dict[str, Any]:
         """Types and words, as plain values; what was counted is not among them."""
         words = {name: vocabulary.words for name, vocabulary in self.schema.vocabularies.items()}
-        return {"types": b64encode(self._types.serialize()).decode(), "words": {n: list(w) for n, w in words.items()}}
+        out: dict[str, Any] = {
+            "types": b64encode(self._types.serialize()).decode(), "words": {n: list(w) for n, w in words.items()},
+        }  # fmt: skip
+        if self._word_rows > 1:
+            out["rare"] = {column.name: column.rare for column in self._columns if isinstance(column, _Categories)}
+        return out
 
     @classmethod
-    def restore(cls, state: Mapping[str, Any], text: Sequence[str]) -> Self:
+    def restore(cls, state: Mapping[str, Any], text: Sequence[str], word_rows: int = 1) -> Self:
         """An encoder that goes on with the words of :meth:`state`."""
         types = pa.ipc.read_schema(pa.py_buffer(b64decode(state["types"])))
-        out = cls({field.name: field.type for field in types}, text)
+        out = cls({field.name: field.type for field in types}, text, word_rows)
         for name, words in state["words"].items():
             out.schema.vocabularies[name].encode(words)
+        for column in out._columns:
+            if isinstance(column, _Categories) and word_rows > 1:
+                column.rare = state["rare"][column.name]
         return out
 
     @property
@@ -149,10 +163,10 @@ def hash_words(words: Sequence[str]) -> NDArray[np.uint8]:
     return np.frombuffer(joined, dtype=np.uint8).reshape(len(words), DIGEST_BYTES)
 
 
-def _column(column: Column, words: dict[str, Vocabulary]) -> _Numbers | _Categories | _Others:
+def _column(column: Column, words: dict[str, Vocabulary], word_rows: int) -> _Numbers | _Categories | _Others:
     if column.kind is Kind.NUMBER:
         return _Numbers(column)
-    return _Categories(column, words[column.name]) if column.kind is Kind.CATEGORY else _Others(column)
+    return _Categories(column, words[column.name], word_rows) if column.kind is Kind.CATEGORY else _Others(column)
 
 
 def _presence(array: Any) -> NDArray[np.bool_]:
@@ -237,25 +251,38 @@ class _Numbers:
 
 @final
 class _Categories:
-    def __init__(self, column: Column, words: Vocabulary) -> None:
-        self._column = column
+    def __init__(self, column: Column, words: Vocabulary, least: int) -> None:
+        self.name = column.name
         self._words = words
+        self._least = least
+        self._rare: dict[bytes, int] = {}  # digest of a word that is not common yet -> rows that had it
         self._digests = np.empty((0, DIGEST_BYTES), dtype=np.uint8)
         self._nulls = _Nulls()
 
     @property
     def stats(self) -> ColumnStats:
         return ColumnStats(
-            name=self._column.name,
+            name=self.name,
             kind=Kind.CATEGORY,
             nulls=self._nulls.count,
             first_null=self._nulls.first,
             distinct=len(self._words),
         )
 
+    @property
+    def rare(self) -> list[list[Any]]:
+        """Digests of words that are not common yet, in hex, and how many rows had each."""
+        return [[digest.hex(), count] for digest, count in self._rare.items()]
+
+    @rare.setter
+    def rare(self, counts: list[list[Any]]) -> None:
+        self._rare = {bytes.fromhex(digest): count for digest, count in counts}
+
     def encode(self, array: Any, first: int) -> tuple[Any, NDArray[np.bool_], NDArray[np.uint8]]:
         there = _presence(array)
         self._nulls.see(there, first)
+        if self._least > 1:
+            return self._encode_common(array, there)
         words = array.dictionary_encode()  # its dictionary is in order of first appearance
         codes = self._words.encode(words.dictionary.to_pylist())
         if new := self._words.words[len(self._digests) :]:
@@ -266,6 +293,34 @@ class _Categories:
         out[there] = codes[indices[there]]
         content[there] = self._digests[out[there]]
         return pa.array(out), there, content
+
+    def _encode_common(self, array: Any, there: NDArray[np.bool_]) -> tuple[Any, NDArray[np.bool_], NDArray[np.uint8]]:
+        """The same where a word must be common before it has a code: row by row, however rows are cut into blocks."""
+        encoded = array.dictionary_encode()
+        words = encoded.dictionary.to_pylist()
+        digests = hash_words(words)
+        which = encoded.indices.fill_null(0).to_numpy(zero_copy_only=False)
+        known = self._words.find(words)
+        out = np.full(len(array), -1, dtype=np.int32)
+        content = np.zeros((len(array), DIGEST_BYTES), dtype=np.uint8)
+        out[there] = known[which[there]]
+        content[there] = digests[which[there]]
+        for row in np.flatnonzero(there & (out < 0)).tolist():
+            word = int(which[row])
+            if known[word] < 0:
+                known[word] = self._counted(digests[word].tobytes(), words[word])
+            out[row] = known[word]
+        return pa.array(out), there, content
+
+    def _counted(self, digest: bytes, word: str) -> int:
+        """The code of a word that one more row has; -1 while it is not common."""
+        count = self._rare.pop(digest, 0) + 1
+        if count >= self._least:
+            return int(self._words.encode([word])[0])
+        self._rare[digest] = count  # behind the others: of too many, the one that was not seen longest goes
+        if len(self._rare) > MOST_RARE:
+            del self._rare[next(iter(self._rare))]
+        return -1
 
 
 @final

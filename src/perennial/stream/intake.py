@@ -483,7 +483,7 @@ def _segment(features: Any, others: Any) -> bytes:
 
 def _split(segment: bytes) -> tuple[Any, Any]:
     with pa.ipc.open_stream(pa.py_buffer(segment)) as reader:
-        batch = reader.read_next_batch()
+        batch = reader.read_next_batch().replace_schema_metadata(None)
     names = batch.schema.names
     width = names.index("time")
     return batch.select(names[:width]), batch.select(names[width:])

@@ -36,6 +36,8 @@ class Quality:
         everything being worse than one that says nothing.
     least_rows : int
         Batches, and labels that come together, of fewer rows than this are not judged.
+    discreet : bool
+        Say what is wrong without quoting a value of a row.
 
     Raises
     ------
@@ -49,6 +51,7 @@ class Quality:
     labelled: float | None = None
     label_rates: Mapping[Label, tuple[float, float]] = field(default_factory=dict)
     least_rows: int = 20
+    discreet: bool = False
 
     def __post_init__(self) -> None:
         for name in ("nulls", "duplicates", "labelled"):
@@ -120,8 +123,8 @@ class Quality:
             values = _values(batch, name).astype(float)
             outside = (values < low) | (values > high)
             if outside.any():
-                worst = values[outside][0]
-                return f"column {name!r} holds {worst:g}, outside [{low:g}, {high:g}] ({int(outside.sum())} rows)"
+                held = "values" if self.discreet else f"{values[outside][0]:g}"
+                return f"column {name!r} holds {held}, outside [{low:g}, {high:g}] ({int(outside.sum())} rows)"
         return None
 
     def _row_fault(self, batch: Batch) -> str | None:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
+#: ``word_rows`` where no row may be kept
+COMMON = 10
+
 #: settings that name one column each
 ROLES = ("time", "target", "id", "key", "known_at", "weight", "group")
 
@@ -57,6 +60,9 @@ class Stream:
         Columns that are no features. They are not read.
     text : sequence of str
         Columns of prose, for a user's own vectoriser; other text columns are categories.
+    word_rows : int
+        A word of a category column gets a meaning of its own once this many rows had it, and counts as missing before:
+        1 unless given. More keeps words that tell single people apart out of models.
     label_delay : duration, optional
         A label is known this long after its event. With none of ``label_delay``, ``known_at`` and ``within`` the
         delay is zero, which reports point out.
@@ -111,6 +117,7 @@ class Stream:
     group: str | None = None
     drop: Sequence[str] = ()
     text: Sequence[str] = ()
+    word_rows: int = 1
     label_delay: Duration | None = None
     known_at: str | None = None
     within: Duration | None = None
@@ -131,6 +138,8 @@ class Stream:
             if (value := getattr(self, setting)) is not None:
                 span = duration(value, setting, positive=setting in ("within", "lookback"))
                 object.__setattr__(self, setting, span)
+        if isinstance(self.word_rows, bool) or not isinstance(self.word_rows, int) or self.word_rows < 1:
+            raise ConfigError("word_rows", self.word_rows, "give a number of rows, at least 1")
         self._check_roles()
         self._check_labels()
         self._check_features()
@@ -190,7 +199,8 @@ class Stream:
 
     def describe(self) -> dict[str, Any]:
         """The settings as plain facts for reports."""
-        return {
+        common = {"word_rows": self.word_rows} if self.word_rows > 1 else {}
+        return common | {
             "name": self.name,
             "source": self.source.__class__.__name__ if not isinstance(self.source, str | Path) else str(self.source),
             "time_zone": self.time_zone,
