@@ -29,6 +29,7 @@ from perennial.production import Deployment, Run
 from perennial.production.service import keep_current, leased
 from perennial.production.trainer import SavingTrainer
 from perennial.stream.feed import Position
+from tests.crash.planted import numbers
 
 EVERY = triggers.every("1d")
 
@@ -78,6 +79,29 @@ def linear() -> Any:
 STRATEGIES = {make.__name__: make for make in (lightgbm, xgboost, sgd, river, linear)}
 
 
+def classes() -> Any:
+    """A classifier that hashes prose and is updated, of a deployment that keeps no row."""
+    from sklearn.linear_model import SGDClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+    model = make_pipeline(FunctionTransformer(numbers), StandardScaler(), SGDClassifier(loss="log_loss", random_state=3))
+    return strategies.Stateful(model, initial="3d", trigger=EVERY)
+
+
+def values() -> Any:
+    """A regression that is updated now and then, of a deployment that keeps no row."""
+    from sklearn.linear_model import SGDRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model = make_pipeline(StandardScaler(), SGDRegressor(random_state=3))
+    return strategies.Stateful(model, initial="3d", trigger=triggers.every("2d"))
+
+
+FORGETFUL = {make.__name__: make for make in (classes, values)}
+
+
 def write_stream(folder: Path, *, rows: int = 300, files: int = 3) -> None:
     """Two weeks of rows an hour apart, with words, labels some hours late, and a few rows out of order."""
     rng = np.random.default_rng(5)
@@ -98,6 +122,8 @@ def write_stream(folder: Path, *, rows: int = 300, files: int = 3) -> None:
 
 def deployment(strategy: str, url: str, place: Path) -> Deployment:
     """The deployment of a strategy by name; its files are in ``place``."""
+    if strategy in FORGETFUL:
+        return forgetful(strategy, url, place)
     words = strategy in ("lightgbm", "linear")
     stream = pn.Stream(
         place / "rows", time="at", target="y", time_zone="UTC", label_delay="7h", lateness="4h", batch="1d", id="id",
@@ -109,11 +135,27 @@ def deployment(strategy: str, url: str, place: Path) -> Deployment:
     )  # fmt: skip
 
 
+def forgetful(strategy: str, url: str, place: Path, retention: Any = "none") -> Deployment:
+    """A deployment that keeps no row, or the same keeping them; its files are in ``place``."""
+    label, drop = ("class", ("y", "n")) if strategy == "classes" else ("y", ("class", "note", "word"))
+    stream = pn.Stream(
+        place / "rows", time="at", target=label, time_zone="UTC", label_delay="7h", batch="1d", id="id", key="who",
+        weight=None if strategy == "classes" else "w", text=("note",) if strategy == "classes" else (), word_rows=10 if retention else 1,
+        drop=(*drop, "w") if strategy == "classes" else drop,
+    )  # fmt: skip
+    return Deployment(
+        name=place.name, stream=stream, strategy=FORGETFUL[strategy](), ledger=url, blobs=place / "blobs",
+        retention=retention, trust=Trust(types=("tests.crash.planted.numbers",)),
+    )  # fmt: skip
+
+
 def run(made: Deployment, *, turns: int | None = None, inline: int = 1000) -> None:
     """Run to the end of the recording, or so many turns."""
     left = iter(range(turns)) if turns is not None else repeat(0)
     with (
-        SqlLedger.open(made.ledger, made.name, blobs=made.blobs, inline_bytes=inline) as ledger,
+        SqlLedger.open(
+            made.ledger, made.name, blobs=made.blobs, inline_bytes=inline, forgets=made.forgets
+        ) as ledger,
         leased(ledger, "test", timedelta(seconds=60), lambda *_: None) as lease,
     ):
         keep_current(
