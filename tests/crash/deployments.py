@@ -85,7 +85,9 @@ def classes() -> Any:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-    model = make_pipeline(FunctionTransformer(numbers), StandardScaler(), SGDClassifier(loss="log_loss", random_state=3))
+    model = make_pipeline(
+        FunctionTransformer(numbers), StandardScaler(), SGDClassifier(loss="log_loss", random_state=3)
+    )
     return strategies.Stateful(model, initial="3d", trigger=EVERY)
 
 
@@ -140,7 +142,8 @@ def forgetful(strategy: str, url: str, place: Path, retention: Any = "none") -> 
     label, drop = ("class", ("y", "n")) if strategy == "classes" else ("y", ("class", "note", "word"))
     stream = pn.Stream(
         place / "rows", time="at", target=label, time_zone="UTC", label_delay="7h", batch="1d", id="id", key="who",
-        weight=None if strategy == "classes" else "w", text=("note",) if strategy == "classes" else (), word_rows=10 if retention else 1,
+        weight=None if strategy == "classes" else "w", text=("note",) if strategy == "classes" else (),
+        word_rows=10 if retention else 1,
         drop=(*drop, "w") if strategy == "classes" else drop,
     )  # fmt: skip
     return Deployment(
@@ -153,9 +156,7 @@ def run(made: Deployment, *, turns: int | None = None, inline: int = 1000) -> No
     """Run to the end of the recording, or so many turns."""
     left = iter(range(turns)) if turns is not None else repeat(0)
     with (
-        SqlLedger.open(
-            made.ledger, made.name, blobs=made.blobs, inline_bytes=inline, forgets=made.forgets
-        ) as ledger,
+        SqlLedger.open(made.ledger, made.name, blobs=made.blobs, inline_bytes=inline, forgets=made.forgets) as ledger,
         leased(ledger, "test", timedelta(seconds=60), lambda *_: None) as lease,
     ):
         keep_current(
