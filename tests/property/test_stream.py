@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -15,8 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from perennial.core.times import NEVER, instant
-from perennial.stream import Prepared, Stream
+from perennial.stream import Prepared, Stream, encoding
 from perennial.stream.calendar import Calendar
+from perennial.stream.encoding import Encoder
 
 FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 START = instant(datetime(2026, 3, 27, tzinfo=UTC))  # two days before clocks change in Europe
@@ -47,6 +51,44 @@ def tables(draw: st.DrawFn) -> pa.Table:
             "y": pa.array(some(st.sampled_from([None, "p", "q", "r"])), pa.string()),
         }
     )
+
+
+@given(st.lists(st.sampled_from([None, *"abcdefg"]), max_size=60), st.lists(st.integers(0, 60)), st.integers(2, 4))
+def test_a_word_counts_from_its_nth_row_on(column, cuts, least):
+    """However rows are cut into blocks, and whether or not the encoder was saved in between; too many are forgotten."""
+    whole, parts = (Encoder({"w": pa.string()}, (), least) for _ in range(2))
+    expected, seen, table = [], Counter(), {}
+    for word in column:
+        seen[word] += word is not None
+        if word is not None and seen[word] >= least:
+            table.setdefault(word, len(table))
+        expected.append(table.get(word, -1))
+    array = pa.array(column, pa.string())
+    stored, digests = whole.encode([array], 0)
+    assert stored[0].to_pylist() == expected
+    bounds = sorted({0, len(column), *(cut for cut in cuts if cut < len(column))})
+    codes, rows = [], []
+    for low, high in pairwise(bounds):
+        part, some = parts.encode([array.slice(low, high - low)], low)
+        codes += part[0].to_pylist()
+        rows.append(some)
+        parts = Encoder.restore(json.loads(json.dumps(parts.state())), (), least)
+    assert codes == expected
+    assert not rows or (np.concatenate(rows) == digests).all()
+    assert parts.state() == whole.state()
+    assert list(whole.state()["words"]["w"]) == list(table)
+    assert {digest for digest, _ in whole.state()["rare"]["w"]} <= {
+        hashlib.blake2b(word.encode(), digest_size=16).hexdigest() for word in "abcdefg"
+    }
+
+
+def test_of_too_many_rare_words_the_oldest_is_forgotten(monkeypatch):
+    """What is counted is bounded: a word that was not seen for long begins anew."""
+    monkeypatch.setattr(encoding, "MOST_RARE", 2)
+    encoder = Encoder({"w": pa.string()}, (), 2)
+    stored, _ = encoder.encode([pa.array(["a", "b", "c", "a", "c", "b"])], 0)
+    assert stored[0].to_pylist() == [-1, -1, -1, -1, 0, -1]
+    assert len(encoder.state()["rare"]["w"]) == 2
 
 
 def stream(source: Any, batch: Any) -> Stream:

@@ -65,6 +65,15 @@ def replay(
     out.print()
     for what, file in written.items():
         out.print(f"{what:<15}{file}", markup=False, soft_wrap=True)
+    if result.recommended is not None and loaded.config.retention == "none":
+        chosen = result.recommended["strategy"]
+        kind = loaded.config.strategies[chosen].kind
+        if kind not in ("stateful", "frozen"):
+            out.print(
+                f"\n{chosen} is {kind}: it trains on windows, and with retention none there are no rows for them. "
+                "perennial run refuses it: deploy a stateful strategy, or give a duration.",
+                markup=False,
+            )
 
 
 def _result(loaded: Loaded, jobs: int | None, cache: Path | None) -> BacktestResult:

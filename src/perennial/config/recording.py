@@ -96,6 +96,7 @@ def _stream(stream: Any) -> dict[str, Any]:
         **{name: getattr(stream, name) for name in plain},
         "drop": list(stream.drop) or None,
         "text": list(stream.text) or None,
+        "word_rows": stream.word_rows if stream.word_rows > 1 else None,
         "features": None
         if features is None
         else {"build": _reference(features, "stream.features"), "lookback": stream.lookback},

@@ -290,10 +290,10 @@ class Run:
             if rows.any():
                 marks[segment.digest] = rows
         if not marks:
-            gone = "or they were released or erased before"
+            why = "or they were released or erased before"
             if self._deployment.forgets:
-                gone = "or none waits: which versions learned others of them cannot be told where no row is kept"
-            raise LedgerError(f"no row of {key!r} is kept: check the key, {gone}")
+                why = "or none waits: which versions learned others of them cannot be told where no row is kept"
+            raise LedgerError(f"no row of {key!r} is kept: check the key, {why}")
         segments = [segment for segment in self._alive if segment.digest in marks]
         positions = np.sort(np.concatenate([s.first + np.flatnonzero(marks[s.digest]) for s in segments]))
         versions = self._ledger.versions()
