@@ -444,6 +444,8 @@ class Run:
         self._alive += [brought for brought in (segment, *thinned) if brought is not None]
         for gone in released:  # of equal ones the ledger lets go of the oldest
             self._alive.remove(next(segment for segment in self._alive if segment.digest == gone))
+        if self._waiting is not None:
+            self._waiting.keep(self._alive)
         self._say(entry, turn)
 
     def _whole_state(self, now: int, closed: bool) -> State:
