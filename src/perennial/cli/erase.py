@@ -23,7 +23,8 @@ def command(
     """Forget a subject.
 
     Blanks their rows where the deployment keeps them, for good, and names every version that had learned from them and
-    what to do about it. Stop the run first: this takes its lease. What the source holds, and backups, are not touched.
+    what to do about it. Stop the run first: this takes its lease. Rows that wait in an ingest log go too; what else the
+    source holds, and backups, are not touched.
     """
     from perennial.config import load
     from perennial.ledger.sql import SqlLedger
@@ -42,6 +43,8 @@ def command(
         return
     out = screen.console()
     out.print(f"{erased.rows:,} rows erased; {erased.words:,} words that nobody else used are forgotten.")
+    if erased.waiting:
+        out.print(f"{erased.waiting:,} rows that waited in the ingest log are gone.")
     for version in erased.versions:
         of = f"{version.rows:,} of its rows" if version.rows else f"through {version.through}"
         out.print(f"{version.number:>8}  had learned {of}; {version.advice}", markup=False)

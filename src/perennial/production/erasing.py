@@ -38,6 +38,7 @@ class Erased:
 
     ``rows`` were blanked in ``segments`` of the store, ``words`` of category columns belonged to nobody else, the
     ``golden`` sets of these versions held one of the rows and are gone. ``versions`` had learned from the subject.
+    ``waiting`` rows were taken out of an ingest log before any batch had them.
     """
 
     rows: int
@@ -45,6 +46,7 @@ class Erased:
     words: int
     golden: tuple[str, ...]
     versions: tuple[Touched, ...]
+    waiting: int = 0
 
 
 def rows_of(batch: Any, key: str) -> NDArray[np.bool_]:

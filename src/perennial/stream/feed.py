@@ -2,7 +2,7 @@
 
 A position is plain data, ordered, and opaque to everybody else: the file or table, the rows read of it, and a digest of
 the last of them, by which a file that was rewritten is told from one that grew. Files are read here, tables of a
-database in :mod:`perennial.stream.sql`.
+database in :mod:`perennial.stream.sql`, and logs of ours in :mod:`perennial.stream.ingest`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, Protocol, final, runtime_checkable
 
 from perennial.core.errors import ConfigError, DataError
 from perennial.stream.sources import Source, check_types, files_of, is_url, open_files
@@ -114,8 +114,21 @@ class Growing(Protocol):
         ...
 
 
+@runtime_checkable
+class Owned(Growing, Protocol):
+    """A source that is ours: it lets go of what was read, and of a subject."""
+
+    def trim(self, position: Position) -> None:
+        """Let go of what lies behind ``position``: it is durable elsewhere. Cheap where there is nothing."""
+        ...
+
+    def erase(self, column: str, values: Sequence[str]) -> int:
+        """Take out rows whose ``column`` holds one of ``values``, as text; says how many."""
+        ...
+
+
 def feed_of(source: Any) -> Growing:
-    """What follows a source: files, or a table of a database where it is a URL.
+    """What follows a source: files, or a table or an ingest log of a database where it is a URL.
 
     Raises
     ------
@@ -123,8 +136,12 @@ def feed_of(source: Any) -> Growing:
         If it is a table in memory, or the URL is wrong.
     """
     if is_url(source):
-        from perennial.stream.sql import TableFeed
+        from perennial.stream.sql import Address, TableFeed
 
+        if Address.of(source).log:
+            from perennial.stream.ingest import IngestFeed
+
+            return IngestFeed(source)
         return TableFeed(source)
     return Feed(source)
 

@@ -22,7 +22,7 @@ from perennial.core.state import State, Stored
 from perennial.core.times import moment
 from perennial.stream.calendar import Calendar
 from perennial.stream.canonical import Canonical, wanted_types
-from perennial.stream.feed import Feed, Growing, OffsetGone, Position, Run, feed_of
+from perennial.stream.feed import Feed, Growing, OffsetGone, Owned, Position, Run, feed_of
 from perennial.stream.prepared import Labels, Piece
 from perennial.stream.settings import Stream
 
@@ -448,6 +448,35 @@ class Intake:
     def erase(self, keys: Collection[Any], words: Mapping[str, Collection[str]]) -> None:
         """Forget past rows of these keys, and words of category columns that nobody else used."""
         self._canonical.erase(keys, words)
+
+    def trim(self) -> None:
+        """What batches took is durable: a source that is ours lets go of it."""
+        if isinstance(self._feed, Owned):
+            self._feed.trim(self.position)
+
+    @property
+    def owned(self) -> bool:
+        """Whether rows that wait in the source are ours to erase."""
+        return isinstance(self._feed, Owned)
+
+    def erase_waiting(self, key: str) -> int:
+        """Take a subject's rows that no batch took yet out of a source that is ours; says how many.
+
+        Raises
+        ------
+        DataError
+            If features of such rows were built already, from all rows of their instant: a batch must take them first.
+        """
+        if not isinstance(self._feed, Owned):
+            return 0
+        if self._built is not None:
+            raise DataError(
+                f"{self._built.num_rows:,} rows of the last batch's instant wait for the next batch, and "
+                "have their features: erase once a batch has taken them"
+            )
+        gone = self._feed.erase(str(self._stream.key), [key])
+        self.refresh()
+        return gone
 
     def stored(self, segment: bytes, name: str) -> Stored:
         """Rows of the store, in the terms of this intake."""

@@ -86,8 +86,12 @@ def open_source(source: object, field: str = "source") -> Source:
         If there is no such file, or files of several kinds; if a URL is wrong, or leads to no table.
     """
     if is_url(source):
-        from perennial.stream.sql import Table
+        from perennial.stream.sql import Address, Table
 
+        if Address.of(source, field).log:
+            from perennial.stream.ingest import IngestSource
+
+            return IngestSource(source, field)
         return Table(source, field)
     if isinstance(source, str | Path):
         return open_files(source, field)

@@ -44,25 +44,30 @@ PATIENCE = 10.0  #: seconds to wait for a server, or for a lock that another pro
 FIRST_ROWS = 1 << 12  #: how many rows are read before it is known how large they are
 
 _OURS = ("table", "schema", "order", "delay")
+_LOGS = ("log", "schema", "keep")
 _RULE = "write sqlite:///shop.db?table=calls or postgresql://user@host/database?table=calls"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """Where a table is, and what is said of its order.
+    """Where a table or an ingest log is, and what is said of its order.
 
     Parameters
     ----------
     url : str
         The database, without the parameters that are ours.
     table, schema : str
-        The table or view; ``schema`` is empty unless given.
+        The table, view or log; ``schema`` is empty unless given.
     order : tuple of str
         Columns that give the order of arrival; empty where the database tells it.
     delay : timedelta, optional
         How long a transaction takes at most.
     field : str
         The setting that holds the URL, for errors.
+    log : bool
+        Whether it is an ingest log: see :mod:`perennial.stream.ingest`.
+    keep : timedelta
+        How long a log keeps rows that were read.
     """
 
     url: str
@@ -71,10 +76,12 @@ class Address:
     order: tuple[str, ...]
     delay: timedelta | None
     field: str
+    log: bool = False
+    keep: timedelta = timedelta(0)
 
     @classmethod
-    def of(cls, source: str, field: str = "source") -> Address:
-        """The address that a URL spells; the database is not asked.
+    def of(cls, source: str, field: str = "source", *, there: bool = True) -> Address:
+        """The address that a URL spells; the database is not asked. A file must be ``there`` unless it may be made.
 
         Raises
         ------
@@ -84,13 +91,18 @@ class Address:
         base, _, query = source.partition("?")
         scheme = base.partition("://")[0].lower().partition("+")
         given = dict(parse_qsl(query, keep_blank_values=True))
-        rest = {name: value for name, value in given.items() if name not in _OURS}
+        log = "log" in given and "table" not in given
+        ours = _LOGS if log else _OURS
+        rest = {name: value for name, value in given.items() if name not in ours}
         shown = _without_password(source)
+        if wrong := next((name for name in rest if name in (*_OURS, *_LOGS)), ""):
+            what = "an ingest log" if log else "a table"
+            raise ConfigError(field, shown, f"{what} has no {wrong!r}: its parameters are {', '.join(ours)}")
         if scheme[0] == "sqlite":
-            _check_file(base, field)
+            _check_file(base, field, there)
             if rest:
                 name = next(iter(rest))
-                raise ConfigError(field, shown, f"{name!r} is no parameter: {nearest(name, _OURS)}")
+                raise ConfigError(field, shown, f"{name!r} is no parameter: {nearest(name, ours)}")
         elif scheme[0] not in ("postgresql", "postgres"):
             raise ConfigError(field, shown, f"a table is read from SQLite or PostgreSQL: {_RULE}")
         elif shown != source or "password" in rest:
@@ -99,7 +111,7 @@ class Address:
                 "~/.pgpass, and take it out here"
             )
             raise ConfigError(field, shown, need)
-        if not given.get("table"):
+        if not given.get("log" if log else "table"):
             close = get_close_matches("table", rest, n=1)
             wrong = f" (`{close[0]}` is no parameter)" if close else ""
             raise ConfigError(field, shown, f"say which table{wrong}: {_RULE}")
@@ -117,7 +129,22 @@ class Address:
         if delay is not None and not order:
             need = "with `delay`, say by which column rows are that old: &order=arrived_at, a column of times"
             raise ConfigError(field, shown, need)
-        return cls(url=url, table=given["table"], schema=given.get("schema", ""), order=order, delay=delay, field=field)
+        keep = duration(given["keep"], "keep") if "keep" in given else timedelta(0)
+        return cls(
+            url=url,
+            table=given["log" if log else "table"],
+            schema=given.get("schema", ""),
+            order=order,
+            delay=delay,
+            field=field,
+            log=log,
+            keep=keep,
+        )
+
+    @property
+    def file(self) -> str | None:
+        """The path of a SQLite file; None on a server."""
+        return _file(self.url)
 
     @property
     def name(self) -> str:
@@ -142,12 +169,12 @@ def _file(base: str) -> str | None:
     return unquote(rest.removeprefix("/"))
 
 
-def _check_file(base: str, field: str) -> None:
+def _check_file(base: str, field: str, there: bool) -> None:
     path = _file(base)
     assert path is not None
     if not path or path == ":memory:" or not base.partition("://")[2].startswith("/"):
         raise ConfigError(field, base, "name the file, with three slashes: sqlite:///shop.db?table=calls")
-    if not Path(path).is_file():
+    if there and not Path(path).is_file():
         raise ConfigError(field, path, f"no such file (looked in {Path.cwd()})")
 
 
