@@ -126,9 +126,10 @@ def deployment(strategy: str, url: str, place: Path) -> Deployment:
     """The deployment of a strategy by name; its files are in ``place``."""
     if strategy in FORGETFUL:
         return forgetful(strategy, url, place)
-    words = strategy in ("lightgbm", "linear")
+    words, log = strategy in ("lightgbm", "linear"), place / "ingest.db"
+    source = f"sqlite:///{log}?log=rows" if log.exists() else place / "rows"
     stream = pn.Stream(
-        place / "rows", time="at", target="y", time_zone="UTC", label_delay="7h", lateness="4h", batch="1d", id="id",
+        source, time="at", target="y", time_zone="UTC", label_delay="7h", lateness="4h", batch="1d", id="id",
         drop=() if words else ("word",),
     )  # fmt: skip
     return Deployment(

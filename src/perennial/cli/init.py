@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    data: Annotated[str, typer.Argument(help="A Parquet or CSV file, a folder of them, or a glob.")],
+    data: Annotated[str, typer.Argument(help="A Parquet or CSV file, a folder of them, a glob, or a database's URL.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the configuration.")] = Path(
         "perennial.yaml"
     ),
@@ -75,12 +75,22 @@ def _write(output: Path, found: Guess, data: str) -> None:
 
 
 def _name(data: str) -> str:
+    from perennial.stream.sources import is_url
+    from perennial.stream.sql import Address
+
+    if is_url(data):
+        return Address.of(data).table
     path = Path(data)
     return path.absolute().parent.name if "*" in path.name else path.absolute().name.split(".")[0]
 
 
 def _relative(data: str, folder: Path) -> str:
     """The data as seen from the configuration's folder; an absolute path elsewhere stays as it is."""
+    from perennial.stream.sources import is_url
+    from perennial.stream.sql import moved
+
+    if is_url(data):
+        return moved(data, lambda file: _relative(file, folder))
     path = Path(data)
     if path.is_absolute() and not path.is_relative_to(folder):
         return data
