@@ -28,6 +28,7 @@ NAMES = (
     "memory",
     "gate",
     "durable_turn",
+    "ingest_append",
 )
 
 FORMAT = 1  #: of results.json

@@ -25,6 +25,7 @@ FIGURES = {
     "memory": 1,
     "gate": 78,
     "durable_turn": 5,
+    "ingest_append": 4,
 }
 
 

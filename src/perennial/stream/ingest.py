@@ -65,6 +65,9 @@ class KeyTaken(DataError):
         super().__init__(message)
         self.index = index
 
+    def __reduce__(self) -> tuple[type[KeyTaken], tuple[str, int]]:
+        return type(self), (str(self), self.index)
+
 
 # ---------------------------------------------------------------------- the tables
 
@@ -143,6 +146,11 @@ class _Database:
         self.address, self.name = address, address.table
         self.tables = _tables(address.schema)
         self._known = False
+        logs, entries, _ = self.tables
+        self._line = sa.select(*(logs.c[name] for name in _Head._fields)).where(logs.c.name == self.name)
+        now = _now("sqlite" if address.file is not None else "postgresql")
+        self.put = entries.insert().values(appended=now)  #: takes the other columns of entries
+        self.move = sa.update(logs).where(logs.c.name == self.name)  #: takes columns of the log's line
         kept: dict[str, Any] = {} if pooled else {"poolclass": sa.NullPool}
         if address.file is not None:
             self.where = address.file
@@ -233,9 +241,7 @@ class _Database:
             if not sa.inspect(connection).has_table(logs.name, schema=logs.schema):
                 return None
             self._known = True
-        columns = [logs.c[name] for name in _Head._fields]
-        query = sa.select(*columns).where(logs.c.name == self.name)
-        row = connection.execute(query.with_for_update() if lock else query).first()
+        row = connection.execute(self._line.with_for_update() if lock else self._line).first()
         if row is None:
             return None
         head = _Head(*row)
@@ -306,9 +312,9 @@ def _prepare_postgres(connection: Any, _record: Any) -> None:
     connection.commit()
 
 
-def _now(connection: sa.Connection) -> Any:
+def _now(dialect: str) -> Any:
     """Microseconds since 1970 by the database's clock."""
-    return sa.literal_column(_NOW[connection.dialect.name])
+    return sa.literal_column(_NOW[dialect])
 
 
 def _make_folder(folder: Path) -> None:
@@ -659,7 +665,7 @@ def _put(connection: sa.Connection, appends: list[tuple[int, Append, Any]], done
     database = log._database
     tables = database.tables
     head = database.head(connection, lock=True)
-    if head is None or head.identity != log.identity:
+    if head is None or any(append.log.identity != head.identity for _, append, _ in appends):
         raise OffsetGone(f"{log!r} was made anew since it was opened: open it again")
     wanted = [append.key for _, append, _ in appends if append.key]
     known: dict[str, str] = {}
@@ -692,10 +698,8 @@ def _put(connection: sa.Connection, appends: list[tuple[int, Append, Any]], done
             })  # fmt: skip
             entry, first = entry + 1, first + piece.num_rows
     if entries:
-        now = _now(connection)
-        connection.execute(tables.entries.insert().values(appended=now), entries)
-        line = sa.update(tables.logs).where(tables.logs.c.name == log.name)
-        connection.execute(line.values(entries=entry, rows=first))
+        connection.execute(database.put, entries)
+        connection.execute(database.move, {"entries": entry, "rows": first})
     if keys:
         connection.execute(tables.keys.insert(), keys)
 
@@ -952,41 +956,51 @@ class IngestFeed:
     def trim(self, position: Position) -> None:
         """Let go of entries that lie wholly behind ``position``, and are older than the log is to ``keep`` them.
 
-        In SQLite nothing is left of their bytes; where others are at work just then, the next call sees to it.
+        First the log says up to where it is trimmed, then the entries go, some at a time, so that nobody who appends
+        waits for long; a later call goes on where one was cut off. In SQLite nothing is left of their bytes; where
+        others are at work just then, the next call sees to it.
 
         Raises
         ------
         SourceAway
-            If the database cannot be reached, or is locked: nothing was trimmed.
+            If the database cannot be reached, or is locked.
         """
-        keep = micros(self._database.address.keep)
-        if not position.key or (position.rows == self._trimmed and self._scrubbed and not keep):
+        database, keep = self._database, micros(self._database.address.keep)
+        if not position.key or (position.rows == self._trimmed and not keep):
             return
-        tables, database = self._database.tables, self._database
-        identity = position.key[0]
-        logs, entries, keys = tables
+        entries, identity = database.tables.entries, position.key[0]
         mine = entries.c.log == identity
+        done = [mine, entries.c.entry <= position.key[1], entries.c.first + entries.c.rows <= position.rows]
         with database.writing() as connection:
             head = database.head(connection, lock=True)
             if head is None or head.identity != identity:
                 return  # whoever reads next says so
-            done = [mine, entries.c.entry <= position.key[1], entries.c.first + entries.c.rows <= position.rows]
             if keep:
-                done.append(entries.c.appended <= _now(connection) - keep)
-            last = connection.execute(
-                sa.select(entries.c.entry, entries.c.first + entries.c.rows)
-                .where(*done)
-                .order_by(entries.c.entry.desc())
-                .limit(1)
-            ).first()
-            if last is not None:
-                connection.execute(entries.delete().where(mine, entries.c.entry <= last[0]))
-                line = sa.update(logs).where(logs.c.name == database.name)
-                connection.execute(line.values(trimmed=last[0] + 1, trimmed_rows=last[1]))
-                connection.execute(keys.delete().where(keys.c.log == identity, keys.c.entry < head.entries - KEYS_KEPT))
-        if last is not None or not self._scrubbed:
+                done.append(entries.c.appended <= _now(connection.dialect.name) - keep)
+            upto = sa.select(entries.c.entry + 1, entries.c.first + entries.c.rows).where(*done)
+            last = connection.execute(upto.order_by(entries.c.entry.desc()).limit(1)).first()
+            trimmed = head.trimmed
+            if last is not None and last[0] > trimmed:
+                trimmed = last[0]
+                connection.execute(database.move, {"trimmed": trimmed, "trimmed_rows": last[1]})
+        gone = self._delete(identity, trimmed, head.entries - KEYS_KEPT)
+        if gone or not self._scrubbed:
             self._scrubbed = database.scrub()
-        self._trimmed = position.rows
+        if self._scrubbed:
+            self._trimmed = position.rows
+
+    def _delete(self, identity: str, trimmed: int, old: int) -> bool:
+        """Delete entries before ``trimmed``, and keys of entries before ``old``; whether there were entries."""
+        _, entries, keys = self._database.tables
+        mine, gone = sa.and_(entries.c.log == identity, entries.c.entry < trimmed), False
+        with self._database.reading() as connection:
+            low = connection.execute(sa.select(sa.func.min(entries.c.entry)).where(mine)).scalar_one()
+        while low is not None and low < trimmed:
+            low, gone = low + PAGE_ENTRIES, True
+            with self._database.writing() as connection:
+                connection.execute(entries.delete().where(mine, entries.c.entry < low))
+                connection.execute(keys.delete().where(keys.c.log == identity, keys.c.entry < old))
+        return gone
 
     def erase(self, column: str, values: Sequence[str]) -> int:
         """Take out rows of a subject, as :meth:`IngestLog.erase` does."""
