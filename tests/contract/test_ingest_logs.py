@@ -545,6 +545,16 @@ def held(folder):
     return b"".join(file.read_bytes() for file in folder.iterdir())
 
 
+def test_an_append_is_synced_before_it_returns(tmp_path, schema):
+    """Every connection of a writer waits for the disk at its commit, whatever the database's own settings are."""
+    with IngestLog.open(f"sqlite:///{tmp_path}/ingest.db?log=calls", SCHEMA) as log, log._database.writing() as one:
+        found = [one.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
+        assert found == ["wal", 2]
+    off = _url(POSTGRES, log="synced", schema=schema, options="-csynchronous_commit%3Doff")
+    with IngestLog.open(off, SCHEMA) as log, log._database.writing() as one:
+        assert one.exec_driver_sql("SHOW synchronous_commit").scalar() == "on"
+
+
 @pytest.mark.parametrize("how", ["trim", "erase"])
 def test_nothing_is_left_of_bytes_that_went(tmp_path, how):
     """Neither in the file nor in its write-ahead log, with a writer at work, also of large values."""
@@ -603,6 +613,24 @@ def test_a_lock_is_waited_for_and_told(tmp_path, monkeypatch):
         with other._database.writing(), pytest.raises(SourceAway, match="another process is writing; try again"):
             log.append(rows(0, 1))
         assert log.append(rows(0, 1))
+
+
+def test_who_hangs_with_the_lock_is_cut_off(schema, monkeypatch):
+    """Others append once the server has ended the transaction; whoever hung hears that it may be done again."""
+    monkeypatch.setattr(ingest, "_POSTGRES", ("SET idle_in_transaction_session_timeout = '0.3s'",))
+    address = _url(POSTGRES, log="hangs", schema=schema)
+
+    def hang(log, other):
+        with log._database.writing() as connection:
+            log._database.head(connection, lock=True)
+            assert other.append(rows(0, 1))
+            connection.execute(sa.text("SELECT 1"))
+
+    with IngestLog.open(address, SCHEMA) as log, IngestLog.open(address) as other:
+        with pytest.raises(SourceAway, match="it is not known whether this was written; do it again"):
+            hang(log, other)
+        assert log.append(rows(1, 2))
+    assert read(address)[0] == [0, 1]
 
 
 def test_a_server_that_is_away(schema):

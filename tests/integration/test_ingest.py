@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import secrets
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from perennial.production.service import keep_current, leased
 from perennial.stream.feed import OffsetGone, Position, feed_of
 from perennial.stream.ingest import IngestLog
 from tests.crash import deployments
+from tests.crash.test_kill import postgres
 
 YAML = """\
 name: shop
@@ -122,22 +125,27 @@ def test_perennial_begins_on_a_log(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("strategy", ["lightgbm", "sgd", "linear"])
-def test_a_run_on_a_log_equals_one_on_files(tmp_path, strategy):
+@pytest.mark.parametrize(
+    ("strategy", "database"),
+    [("lightgbm", "sqlite"), ("sgd", "sqlite"), ("linear", "sqlite"), ("sgd", "postgres")],
+)
+def test_a_run_on_a_log_equals_one_on_files(tmp_path, strategy, database):
     """Every version, prediction, label and stored row is the same, bit for bit; the rows come while it runs."""
     told = {}
     for kind in ("files", "log"):
         place = tmp_path / kind
         deployments.write_stream(place / "rows")
+        made = deployments.deployment(strategy, f"sqlite:///{place}/ledger.db", place)
         if kind == "log":
             every = pa.concat_tables([pq.read_table(file) for file in sorted((place / "rows").iterdir())])
-            url, done = f"sqlite:///{place}/ingest.db?log=rows", 0
-            for upto in (1, 60, 61, 200, len(every)):
-                append(url, every.slice(done, upto - done), most=40, seed=upto)
-                done = upto
-                if upto > 1:
-                    _run(deployments.deployment(strategy, f"sqlite:///{place}/ledger.db", place))
-        made = deployments.deployment(strategy, f"sqlite:///{place}/ledger.db", place)
+            url = f"sqlite:///{place}/ingest.db?log=rows"
+            if database == "postgres":
+                url = f"{postgres()}?log=rows-{secrets.token_hex(8)}"
+            IngestLog.open(url, every.schema).close()
+            made = dataclasses.replace(made, stream=dataclasses.replace(made.stream, source=url))
+            for low, high in pairwise((0, 60, 61, 200, len(every))):
+                append(url, every.slice(low, high - low), most=40, seed=high)
+                _run(made)
         deployments.run(made)
         found = deployments.remembered(made)
         found["entries"] = [dataclasses.replace(e, position="", checkpoint="") for e in found["entries"]]

@@ -39,8 +39,8 @@ class Stream:
     ----------
     source : path, glob, URL, Arrow table or reader, Polars or pandas frame
         A Parquet or CSV file; a folder of such files, or a glob, in name order, which is time order; a table of a
-        database, as ``"sqlite:///shop.db?table=calls"``; or anything in memory with ``__arrow_c_stream__``. Files and
-        tables may be larger than memory.
+        database, as ``"sqlite:///shop.db?table=calls"``, or an ingest log, as ``"sqlite:///ingest.db?log=calls"``; or
+        anything in memory with ``__arrow_c_stream__``. Files and tables may be larger than memory.
     time : str
         Column of event times: timestamps, dates, or ISO 8601 text. Rows are in this order.
     target : str, optional
