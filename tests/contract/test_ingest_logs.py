@@ -175,11 +175,11 @@ def test_logs_are_made_by_many_at_once(url):
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 WIDE = pa.schema([
-    ("i", pa.int64()), ("f", pa.float64()), ("s", pa.string()), ("b", pa.bool_()),
+    ("i", pa.int64()), ("f", pa.float64()), ("h", pa.float32()), ("s", pa.string()), ("b", pa.bool_()),
     pa.field("t", pa.timestamp("us", tz="UTC"), nullable=False),
 ])  # fmt: skip
-GOOD = {"i": pa.array([1]), "f": pa.array([1.5]), "s": pa.array(["a"]), "b": pa.array([True]),
-        "t": pa.array([AT], pa.timestamp("us", tz="UTC"))}  # fmt: skip
+GOOD = {"i": pa.array([1]), "f": pa.array([1.5]), "h": pa.array([1.5], pa.float32()), "s": pa.array(["a"]),
+        "b": pa.array([True]), "t": pa.array([AT], pa.timestamp("us", tz="UTC"))}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -190,6 +190,7 @@ GOOD = {"i": pa.array([1]), "f": pa.array([1.5]), "s": pa.array(["a"]), "b": pa.
         ("i", pa.array([None]), None),
         ("f", pa.array([3]), 3.0),
         ("f", pa.array([0.5], pa.float32()), 0.5),
+        ("h", pa.array([3], pa.int8()), 3.0),
         ("s", pa.array(["a"], pa.large_string()), "a"),
         ("s", pa.array(["a"]).dictionary_encode(), "a"),
         ("t", pa.array([AT], pa.timestamp("s", tz="Europe/Lisbon")), AT),
@@ -211,13 +212,15 @@ def test_a_type_stands_for_one_that_holds_its_values(tmp_path, column, given, ke
         ("i", pa.array(["1"]), "is int64, and the rows to append hold string"),
         ("i", pa.array([2**63], pa.uint64()), "is int64, and the rows to append hold uint64 .*not in range"),
         ("f", pa.array([2**53 + 1]), "is double, and the rows to append hold int64 .*not in range"),
+        ("h", pa.array([0.1]), "'h' of log 'wide' is float, and the rows to append hold double"),
+        ("h", pa.array([2**24 + 1]), "is float, and the rows to append hold int64 .*not in range"),
         ("f", pa.array([True]), "is double, and the rows to append hold bool"),
         ("s", pa.array([1]), "is string, and the rows to append hold int64"),
         ("b", pa.array([1]), "is bool, and the rows to append hold int64"),
         ("t", pa.array([datetime(2026, 1, 1)]), r"is timestamp\[us, tz=UTC\], and the rows to append hold timestamp"),
         ("t", pa.array([1], pa.timestamp("ns", "UTC")), "would lose data"),
         ("t", pa.array([None], pa.timestamp("us", "UTC")), "'t' of log 'wide' may not be null, and row 0 .* is"),
-        ("t", None, "column 't' is missing in rows for log 'wide': it has i, f, s, b, t"),
+        ("t", None, "column 't' is missing in rows for log 'wide': it has i, f, h, s, b, t"),
         ("ss", pa.array([1]), "log 'wide' has no column 'ss': did you mean `s`"),
     ],
 )  # fmt: skip

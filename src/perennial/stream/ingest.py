@@ -619,8 +619,8 @@ def _holds(kept: Any, given: Any) -> bool:
         return True
     if types.is_integer(given):
         return bool(types.is_integer(kept) or types.is_floating(kept))
-    if types.is_floating(given):
-        return bool(types.is_floating(kept))
+    if types.is_floating(given):  # the cast does not look for digits that are lost
+        return bool(types.is_floating(kept)) and kept.bit_width >= given.bit_width
     if types.is_timestamp(given) and types.is_timestamp(kept):
         return (given.tz is None) == (kept.tz is None)
     return False
