@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from datetime import timedelta
 
 import numpy as np
@@ -24,6 +25,7 @@ from perennial.gate import Gate
 from perennial.ledger.sql import SqlLedger
 from perennial.production import Deployment, Run, tables
 from perennial.production.service import leased
+from perennial.stream.ingest import IngestLog
 from perennial.stream.quality import Quality
 from tests.integration.test_parity import replayed
 
@@ -104,6 +106,26 @@ def test_features_that_look_back_and_observing_are_refused(tmp_path):
         deployment(tmp_path, about={"features": past, "lookback": "2d"})
     with pytest.raises(ConfigError, match="observe a deployment that keeps rows"):
         deployment(tmp_path, observe=True)
+
+
+def test_an_ingest_log_keeps_nothing_either(tmp_path):
+    """It is the deployment's own: `keep` is refused, and what was taken is in none of its files."""
+    url = f"sqlite:///{tmp_path}/own/ingest.db?log=calls"
+    strategy = strategies.Stateful(GaussianNB(), initial="3d", trigger=EVERY)
+    about = {"time": "at", "target": "y", "key": "who", "time_zone": "UTC", "label_delay": "7h", "batch": "1d"}
+    facts = {"name": "shop", "strategy": strategy, "ledger": f"sqlite:///{tmp_path}/own/ledger.db", "retention": "none"}
+    (tmp_path / "own").mkdir()
+    planted = rows().set_column(2, "a", pa.array(np.where(np.arange(N) == 130, 1234.56789012345, 0.5 + np.arange(N))))
+    with IngestLog.open(url) as log:
+        log.append(planted)
+        with pytest.raises(ConfigError, match="leave out `keep`"):
+            Deployment(stream=pn.Stream(f"{url}&keep=90d", drop=["word"], **about), **facts)
+        made = Deployment(stream=pn.Stream(url, drop=["word"], **about), **facts)
+        mark = struct.pack("<d", 1234.56789012345)
+        files = [file for file in (tmp_path / "own").rglob("*") if file.is_file()]
+        assert any(mark in file.read_bytes() for file in files)
+        run(made)
+    assert not [file for file in (tmp_path / "own").rglob("*") if file.is_file() and mark in file.read_bytes()]
 
 
 def test_words_must_be_common(tmp_path):

@@ -23,6 +23,8 @@ from perennial.ledger.sql import SqlLedger
 from perennial.production import erasing, tables
 from perennial.stream.quality import Quality
 from perennial.stream.settings import COMMON
+from perennial.stream.sources import is_url
+from perennial.stream.sql import Address
 
 if TYPE_CHECKING:
     from perennial.production.deployment import Deployment
@@ -34,7 +36,8 @@ def check(deployment: Deployment) -> None:
     Raises
     ------
     ConfigError
-        If the strategy trains on windows, the model memorises, features look back, or it shall only observe.
+        If the strategy trains on windows, the model memorises, features look back, an ingest log keeps what was taken,
+        or it shall only observe.
     """
     strategy, learner = deployment.strategy, deployment.learner
     if strategy.refits:
@@ -49,6 +52,13 @@ def check(deployment: Deployment) -> None:
             "retention", "none", "features that look back are built from past rows, and none are kept: leave out "
             "`features`, or give a duration",
         )  # fmt: skip
+    for setting in ("source", "labels"):
+        address = getattr(deployment.stream, setting)
+        if is_url(address) and Address.of(address).keep:
+            raise ConfigError(
+                f"stream.{setting}", str(address), "an ingest log is the deployment's own, and with retention none it "
+                "keeps nothing that was taken: leave out `keep`",
+            )  # fmt: skip
     if deployment.observe:
         raise ConfigError(
             "observe", True, "what is not learned would have to wait for the turn that acts again, and with retention "
