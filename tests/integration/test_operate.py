@@ -497,6 +497,23 @@ def test_the_doctor_looks_at_the_source(folder, capsys, tmp_path):
     assert any("no longer in" in found["what"] for found in told["findings"])
 
 
+def test_a_source_that_is_away_is_a_finding(folder, capsys, tmp_path):
+    """The doctor looks at all the rest, code 5; an operator can roll back, which is when they need to most."""
+    (tmp_path / "rows").mkdir()
+    pq.write_table(rows().slice(0, 200), tmp_path / "rows" / "0.parquet")
+    configure(tmp_path, "naive", "away")
+    assert cli.main(["run", "--once", "-c", str(tmp_path / "away.yaml")]) == 0
+    (tmp_path / "rows").rename(tmp_path / "elsewhere")
+    told = asked(capsys, tmp_path, "away", "doctor", code=5)
+    assert [found["what"].partition(":")[0] for found in told["findings"]] == ["the source"]
+    assert "is no longer in" in told["findings"][0]["what"]
+    assert asked(capsys, tmp_path, "away", "rollback")["champion"]
+    assert asked(capsys, tmp_path, "away", "reproduce", "1.0")["same"]
+    assert asked(capsys, tmp_path, "away", "run", "--once", code=2)["error"]["problems"][0]["path"] == "stream.source"
+    (tmp_path / "elsewhere").rename(tmp_path / "rows")
+    assert asked(capsys, tmp_path, "away", "doctor")["sound"]
+
+
 # -- models elsewhere -------------------------------------------------------------------------------------------------
 
 

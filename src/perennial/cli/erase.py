@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -31,7 +31,7 @@ def command(
     from perennial.production import Run
     from perennial.production.service import leased
 
-    deployment = load(config).deployment()
+    deployment = replace(load(config), reads=False).deployment()
     holder = f"{socket.gethostname()}:{os.getpid()}"
     with (
         SqlLedger.open(deployment.ledger, deployment.name, blobs=deployment.blobs, create=False) as ledger,

@@ -7,7 +7,7 @@ import json
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -256,9 +256,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 
 def _load(config: Path) -> Loaded:
+    """The configuration; what it names as source may be away, which is when an operator is needed most."""
     from perennial.config import load
 
-    return load(config)
+    return replace(load(config), reads=False)
 
 
 @contextmanager

@@ -63,6 +63,7 @@ def build(
     name: str = "configuration",
     data: Mapping[str, Any] | None = None,
     lines: Mapping[Steps, int] | None = None,
+    reads: bool = True,
 ) -> Built:
     """The objects that a configuration describes, every one checked.
 
@@ -76,6 +77,8 @@ def build(
         What relative paths are relative to, and where the user's own modules are.
     name, data, lines
         The file, what it says and the lines of its settings, for errors.
+    reads : bool
+        Rows will be read: the source must be there.
 
     Raises
     ------
@@ -93,7 +96,7 @@ def build(
         with collect.at("strategies", key, config.strategies[key].kind):
             strategies[key] = _strategy(config, key, learner)
     with collect.at("stream", names=STREAM_NAMES):
-        stream = _stream(config, folder)
+        stream = _stream(config, folder, reads)
     metrics = _metrics(config, learners, collect)
     if collect.problems:
         refuse(name, collect.problems)
@@ -202,14 +205,16 @@ def _strategy(config: Config, name: str, made: Learner) -> Strategy:
     return strategy
 
 
-def _stream(config: Config, folder: Path) -> Stream:
+def _stream(config: Config, folder: Path, reads: bool) -> Stream:
     from perennial.stream import Stream
     from perennial.stream.settings import COMMON
+    from perennial.stream.sources import Unseen
 
     given = config.stream
     label = given.label
+    seen = str if reads else Unseen
     return Stream(
-        _source(given.source, folder),
+        seen(_source(given.source, folder)),
         name=config.name,
         time=given.time,
         target=label.column,
@@ -231,7 +236,7 @@ def _stream(config: Config, folder: Path) -> Stream:
         features=given.features.build if given.features is not None else None,
         lookback=given.features.lookback if given.features is not None else None,
         lateness=given.lateness,
-        labels=_source(given.labels, folder) if given.labels is not None else None,
+        labels=seen(_source(given.labels, folder)) if given.labels is not None else None,
     )
 
 

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """A configuration and the file it was read from."""
+    """A configuration and the file it was read from; without ``reads`` its source need not be there."""
 
     config: Config
     document: Document
     file: Path
+    reads: bool = True
 
     @property
     def folder(self) -> Path:
@@ -36,7 +37,10 @@ class Loaded:
     def build(self) -> Built:
         """The objects it describes; see :func:`~perennial.config.building.build`."""
         document = self.document
-        return build(self.config, folder=self.folder, name=document.name, data=document.data, lines=document.lines)
+        return build(
+            self.config, folder=self.folder, name=document.name, data=document.data, lines=document.lines,
+            reads=self.reads,
+        )  # fmt: skip
 
     def deployment(self) -> Deployment:
         """What production runs; see :func:`~perennial.config.deploying.deployment`."""

@@ -55,6 +55,10 @@ class Source(Protocol):
         ...
 
 
+class Unseen(str):
+    """A path that is not looked for until its rows are read: who asks a ledger, or gives it a word, needs none."""
+
+
 class Widened(Exception):
     """A CSV column turned out to hold more than its first rows showed: read again from the start."""
 
@@ -70,6 +74,8 @@ def check_source(source: object, field: str) -> None:
         from perennial.stream.sql import Address
 
         Address.of(source, field)
+    elif isinstance(source, Unseen):
+        pass
     elif isinstance(source, str | Path):
         _files(source, field)
     elif not hasattr(source, "__arrow_c_stream__"):
