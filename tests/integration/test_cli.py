@@ -12,6 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from perennial import cli
 from perennial.config import load
 
 ROWS = 1_500
@@ -128,6 +129,29 @@ def test_a_reader_that_stops_early_is_no_bug(project):
     line = f"{sys.executable} -m perennial version | head -1"
     done = subprocess.run(line, shell=True, cwd=project, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("known", "quality", "code", "words"),
+    [
+        (1, "quality: {labelled: 0.9}", 2, "line 5: quality.labelled=0.9: needs a fixed `stream.label.delay`"),
+        (-1, "quality: {nulls: 0.5}", 3, "correct `stream.label.known_at`, or use `stream.label.delay`"),
+    ],
+)
+def test_settings_are_named_as_the_file_has_them(tmp_path, capsys, known, quality, code, words):
+    """Who writes YAML is not told to set what only Python has."""
+    times = np.datetime64("2026-01-01", "us") + np.arange(300) * np.timedelta64(6, "h")
+    table = pa.table(
+        {"at": times, "k": times + np.timedelta64(known, "h"), "x": np.arange(300.0), "y": ["a", "b"] * 150}
+    )
+    pq.write_table(table, tmp_path / "calls.parquet")
+    (tmp_path / "perennial.yaml").write_text(
+        "stream: {source: calls.parquet, time: at, label: {column: y, known_at: k}}\n"
+        "model: sklearn.naive_bayes.GaussianNB\ninitial: 10d\n"
+        f"strategies: {{weekly: {{stateless: {{every: 7d}}}}}}\n{quality}\n"
+    )
+    assert cli.main(["backtest", "-c", str(tmp_path / "perennial.yaml"), "--jobs", "1"]) == code
+    assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,10 @@ def _message(error: Exception) -> str:
         context = getattr(error, "ctx", None)
         hint = f"\nTry: {context.command_path} --help" if context is not None else ""
         return f"{error.format_message()}{hint}"
+    if isinstance(error, ConfigError | DataError):  # they may name settings as Python does
+        from perennial.config.checking import in_yaml
+
+        return in_yaml(str(error))
     return str(error) or type(error).__name__
 
 

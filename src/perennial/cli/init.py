@@ -18,31 +18,37 @@ if TYPE_CHECKING:
 
 def command(
     data: Annotated[str, typer.Argument(help="A Parquet or CSV file, a folder of them, a glob, or a database's URL.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the configuration.")] = Path(
-        "perennial.yaml"
-    ),
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write the configuration; `perennial.yaml`.")
+    ] = None,
     time: Annotated[str | None, typer.Option("--time", help="The column of event times.")] = None,
     target: Annotated[str | None, typer.Option("--target", help="The column of labels.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", "--no-input", help="Ask nothing; take every guess.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a configuration that is there.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the guesses as JSON on stdout; asks nothing.")] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print the guesses as JSON on stdout; asks nothing, and writes only to --output."),
+    ] = False,
 ) -> None:
     """Look at a file and write a commented configuration.
 
     Guesses what each column is, how much arrives at a time and what the first training gets, and says why. On a
     terminal it asks where it is unsure.
     """
-    if output.exists() and not force:
+    writes, output = output is not None or not as_json, output or Path("perennial.yaml")
+    if writes and output.exists() and not force:
         raise ConfigError("output", str(output), "it is there already: give --force to overwrite it, or another name")
     from perennial.config.guessing import as_facts, guess
 
     found = guess(data, time=time, target=target)
     if found.unsure and not yes and not as_json and sys.stdin.isatty() and sys.stdout.isatty():
         found = guess(data, time=_asked("time", found, found.time), target=_asked("target", found, found.target))
-    _write(output, found, data)
+    if writes:
+        _write(output, found, data)
     following = "perennial backtest" if output == Path("perennial.yaml") else f"perennial backtest -c {output}"
     if as_json:
-        typer.echo(json.dumps({**as_facts(found), "written": str(output), "next": following}, indent=1))
+        written, following = (str(output), following) if writes else (None, f"perennial init {data}")
+        typer.echo(json.dumps({**as_facts(found), "written": written, "next": following}, indent=1))
         return
     _show(found)
     typer.echo(f"\nWrote {output}. Read it, then run:  {following}")
@@ -122,6 +128,6 @@ def _show(found: Guess) -> None:
     out = screen.console()
     out.print(f"{found.source}: {found.rows:,} rows", markup=False, soft_wrap=True)
     out.print(table)
-    out.print("labels count as known at once: set `delay` if yours come later", style="bold")
+    out.print("labels count as known at once: say  label: {column: ..., delay: ...}  if yours come later", style="bold")
     for warning in found.warnings:
         out.print(f"Warning: {warning}", style="yellow", markup=False)

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perennial.config.checking import as_problem
+from perennial.config.checking import STREAM_NAMES, as_problem
 from perennial.config.problems import Problem, Steps, refuse
 from perennial.config.records import Config, Model
 from perennial.core.errors import ConfigError
@@ -23,17 +23,6 @@ if TYPE_CHECKING:
     from perennial.strategies import Strategy
     from perennial.stream import Stream
     from perennial.stream.quality import Quality
-
-
-#: where the file writes what the stream calls by these names
-STREAM_NAMES: dict[str, Steps] = {
-    "target": ("label", "column"),
-    "label_delay": ("label", "delay"),
-    "known_at": ("label", "known_at"),
-    "within": ("label", "within"),
-    "features": ("features", "build"),
-    "lookback": ("features", "lookback"),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

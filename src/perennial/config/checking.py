@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from perennial.config.problems import Problem, Steps, dotted, refuse
 from perennial.config.records import Config
 from perennial.config.shapes import Record
+from perennial.config.writing import scalar_text
 from perennial.core.errors import ConfigError, nearest
 
 #: pydantic's names for a wrong type, and what to write instead
@@ -24,6 +25,18 @@ _WANTED = {
     "model_type": "write a mapping, e.g. {name: value}",
     "tuple_type": "write a list, e.g. [a, b]",
     "finite_number": "write a finite number",
+}
+
+#: where the file writes what the stream calls by these names
+STREAM_NAMES: dict[str, Steps] = {
+    "target": ("label", "column"),
+    "label_delay": ("label", "delay"),
+    "known_at": ("label", "known_at"),
+    "within": ("label", "within"),
+    "absent": ("label", "absent"),
+    "positives_wait": ("label", "positives_wait"),
+    "features": ("features", "build"),
+    "lookback": ("features", "lookback"),
 }
 
 
@@ -61,7 +74,23 @@ def as_problem(error: ConfigError, steps: Steps, data: Any, lines: Mapping[Steps
     steps = _written(_deepest(steps, error, lines), lines)
     around = _at(steps, data)
     got = error.got if around is None or isinstance(around, Mapping | list) else around
-    return Problem(line=place(steps, lines), path=dotted(steps), got=got, need=error.need)
+    return Problem(line=place(steps, lines), path=dotted(steps), got=got, need=in_yaml(error.need))
+
+
+def in_yaml(message: str) -> str:
+    """A message with the settings of labels, which it names as Python does, named as the file does.
+
+    Examples
+    --------
+    >>> in_yaml("correct `known_at`, or use `label_delay`")
+    'correct `stream.label.known_at`, or use `stream.label.delay`'
+    """
+
+    def path(found: re.Match[str]) -> str:
+        steps = STREAM_NAMES.get(found[1], ())
+        return f"`{dotted(('stream', *steps))}`" if steps[:1] == ("label",) else found[0]
+
+    return re.sub(r"`(\w+)`", path, message)
 
 
 def _deepest(steps: Steps, error: ConfigError, lines: Mapping[Steps, int]) -> Steps:
@@ -117,11 +146,24 @@ def _problem(item: Any, data: Mapping[str, Any], lines: Mapping[Steps, int]) -> 
 
 
 def _unknown(steps: Steps, data: Mapping[str, Any]) -> str:
+    inner = {**STREAM_NAMES, "delay": ("label", "delay")}.get(str(steps[-1]))
+    if inner is not None and steps[-1] != inner[0] and steps[:-1] in ((), ("stream",)):
+        return f"there is no such setting here: {_inside(inner, _at(steps, data), data)}"
     record = _record_at(steps[:-1])
     fields = record.model_fields if record is not None else {}
     around = _at(steps[:-1], data)
     free = [field for field in fields if not (isinstance(around, Mapping) and field in around)]
     return f"there is no such setting here: {nearest(str(steps[-1]), free or fields)}"
+
+
+def _inside(inner: Steps, value: Any, data: Mapping[str, Any]) -> str:
+    """Where to write a setting of the stream that stands beside the mapping that it belongs into."""
+    around, key = inner
+    label = _at(("stream", "label"), data)
+    column = label.get("column") if isinstance(label, Mapping) else label
+    written = {"column": column} if around == "label" and isinstance(column, str) else {}
+    inside = ", ".join(f"{name}: {scalar_text(is_)}" for name, is_ in {**written, str(key): value}.items())
+    return f"write it as  stream: {around}: {{{inside}}}"
 
 
 def _description(steps: Steps) -> str:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perennial.config.building import STREAM_NAMES, Built, build
-from perennial.config.checking import as_problem, checked
+from perennial.config.building import Built, build
+from perennial.config.checking import STREAM_NAMES, as_problem, checked
 from perennial.config.deploying import deployment
 from perennial.config.document import Document, read
 from perennial.config.problems import Steps, refuse
-from perennial.config.records import Config
+from perennial.config.records import Config, Quality
 from perennial.config.writing import scalar_text, to_yaml
 from perennial.core.errors import ConfigError, nearest
 
@@ -54,6 +54,8 @@ class Loaded:
         steps: Steps = ("stream", *STREAM_NAMES.get(error.field, (error.field,)))
         if error.field in ("prices", "cost"):
             steps = ("cost",)
+        if error.field.partition(".")[0] in Quality.model_fields:
+            steps = ("quality", *error.field.split("."))
         while steps and steps not in self.document.lines:
             steps = steps[:-1]
         if steps in ((), ("stream",)) and error.field != "stream":

@@ -135,11 +135,23 @@ def test_init_never_overwrites_without_force(folder, capsys):
 
 def test_init_as_json_has_the_guesses(folder, capsys):
     """Roles, reasons, schedule and warnings, and nothing else on stdout."""
-    assert cli.main(["init", "conf/calls.parquet", "--json"]) == 0
+    assert cli.main(["init", "conf/calls.parquet", "--json", "-o", "perennial.yaml"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["roles"] == {"time": "at", "label": "y", "id": None, "key": None}
     assert found["written"] == "perennial.yaml"
     assert found["next"] == "perennial backtest"
+
+
+def test_init_as_json_is_a_look(folder, capsys):
+    """Without --output nothing is written, and a configuration that is there is in nobody's way."""
+    assert cli.main(["init", "conf/calls.parquet", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["written"] is None
+    assert not (folder / "perennial.yaml").exists()
+    (folder / "perennial.yaml").write_text("mine")
+    assert cli.main(["init", "conf/calls.parquet", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["next"] == "perennial init conf/calls.parquet"
+    assert (folder / "perennial.yaml").read_text() == "mine"
+    assert cli.main(["init", "conf/calls.parquet", "--json", "-o", "perennial.yaml"]) == 2
 
 
 def test_init_asks_on_a_terminal_when_unsure(folder, monkeypatch, capsys):

@@ -10,7 +10,8 @@ Report = dict[str, Any]
 
 IMPLICIT_DELAY = (
     "Labels: implicit delay of zero. No label delay was set, so every label counts as known the moment its row "
-    "happens. If labels come later in production, these scores are too good: set label_delay and run again."
+    "happens. If labels come later in production, these scores are too good: say how much later and run "
+    "again, with  label_delay  in Python,  stream: {label: {column: ..., delay: ...}}  in YAML."
 )
 ONE_HISTORY = (
     "This is one history, and the best of several strategies is picked after seeing it: small differences may be "
