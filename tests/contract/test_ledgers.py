@@ -127,6 +127,27 @@ def run_out(ledger: SqlLedger) -> None:
         connection.execute(sa.text("UPDATE leases SET expires_at = 1 WHERE deployment_id = :mine"), mine)
 
 
+def set_back(ledger: SqlLedger, hours: int = 1) -> None:
+    """Set the database's clock back, as the lease sees it: what it was to run out at is further away."""
+    with ledger._database.writing() as connection:
+        later = {"mine": ledger.deployment, "more": hours * 3_600_000_000}
+        connection.execute(
+            sa.text("UPDATE leases SET expires_at = expires_at + :more WHERE deployment_id = :mine"), later
+        )
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Let seconds pass on the monotonic clock of the ledgers."""
+    true, gone = sql.time.monotonic, [0.0]
+
+    def more(seconds: float) -> None:
+        gone[0] += seconds
+
+    monkeypatch.setattr(sql.time, "monotonic", lambda: true() + gone[0])
+    return more
+
+
 def everything(ledger: SqlLedger) -> tuple[object, ...]:
     """All that can be read, for comparison."""
     return ledger.head(), list(ledger.entries()), ledger.alias_history(), ledger.segments(), ledger.versions()
@@ -377,6 +398,59 @@ def test_after_a_takeover_the_old_token_can_do_nothing(open_ledger):
             use()
     assert old.head() == Head(turn=-1, position="", checkpoint="", intent="")
     assert old.get(orphan)
+
+
+def test_a_dead_holder_is_waited_for_no_longer_than_its_lease(open_ledger, passes):
+    """Also where the database's clock was set back; and who was only asleep can write nothing then."""
+    old, new = open_ledger(), open_ledger()
+    lease = old.acquire("host-1", MINUTE)
+    set_back(old)
+    with pytest.raises(LeaseHeld) as caught:
+        new.acquire("host-2", 2 * MINUTE)
+    assert caught.value.remaining == 60
+    passes(59)
+    with pytest.raises(LeaseHeld):
+        new.acquire("host-2", 2 * MINUTE)
+    old.commit(lease, tick(0))  # it lives after all: nobody took over yet, and the database says that it may
+    passes(2)
+    taken = new.acquire("host-2", 2 * MINUTE)
+    assert taken.token > lease.token
+    with pytest.raises(LeaseLost, match="taken over by 'host-2'"):
+        old.commit(lease, tick(1))
+    new.commit(taken, tick(1))
+    with pytest.raises(LeaseLost):
+        old.renew(lease, MINUTE)
+    assert [entry.turn for entry in new.entries()] == [0, 1]
+
+
+def test_a_holder_that_renews_is_not_taken_over_though_the_clock_falls(open_ledger, passes):
+    """However often it is set back, and however long somebody waits: each renewal is seen."""
+    old, new = open_ledger(), open_ledger()
+    lease = old.acquire("host-1", MINUTE)
+    for turn in range(4):
+        set_back(old)
+        with pytest.raises(LeaseHeld, match="host-1"):
+            new.acquire("host-2", MINUTE)
+        passes(40)
+        old.renew(lease, MINUTE)
+        old.commit(lease, tick(turn))
+    with pytest.raises(LeaseHeld):
+        new.acquire("host-2", MINUTE)
+
+
+def test_nothing_is_removed_once_others_may_take_over(open_ledger, passes):
+    """After a lease's time by its holder's clock, whatever the database's says: somebody may name the bytes again."""
+    ledger = open_ledger()
+    lease = ledger.acquire("host-1", MINUTE)
+    old = ledger.put(b"0" * LARGE)
+    ledger.commit(lease, tick(0, checkpoint=old))
+    ledger.commit(lease, tick(1, checkpoint=ledger.put(b"1" * LARGE)))
+    set_back(ledger)
+    passes(61)
+    ledger.commit(lease, tick(2, checkpoint=ledger.put(b"2" * LARGE)))
+    assert old in set(ledger.blobs.digests())
+    ledger.renew(lease, MINUTE)
+    assert ledger.collect(lease) == [old]
 
 
 def test_a_lease_that_ran_out_writes_nothing(ledger, lease):

@@ -70,7 +70,15 @@ def _of(table: str, *columns: str) -> sa.ForeignKeyConstraint:
 _keys = {"deployments": (), "turns": ("turn",), "versions": ("number",)}
 
 deployments = _table("deployments", _text("place"), _flag("forgets"), _whole("created_at"), key=())
-leases = _table("leases", _text("holder"), _whole("token"), _whole("expires_at"), _of("deployments"), key=())
+leases = _table(
+    "leases",
+    _text("holder"),
+    _whole("token"),
+    _whole("expires_at"),
+    _whole("ttl"),  # what the last acquisition or renewal asked for
+    _of("deployments"),
+    key=(),
+)
 heads = _table(
     "heads", _whole("turn"), _text("position"), _text("checkpoint"), _text("intent"), _of("deployments"), key=()
 )

@@ -105,6 +105,8 @@ class SqlLedger:
         self._pending: dict[str, bytes] = {}  # put, and to be written with the next commit
         self._loose: dict[str, int] = {}  # put in the blob store since the last commit: no turn names them yet
         self._outdated: set[str] = set()  # in the blob store, and to be deleted: nothing names them any more
+        self._renewed: float | None = None  # by our own clock: when our lease last was, at the latest
+        self._found: tuple[tuple[int, int], float] | None = None  # somebody else's lease, and when we saw it first
         self._say = Statements(deployment, database.dialect)
 
     # -- opening
@@ -219,16 +221,19 @@ class SqlLedger:
         A holder of the same name takes over at once: after a crash it need not wait for itself. The token grows all
         the same, so what is left of the former process can write nothing.
 
+        No lease is waited for longer than it was given for, also if the database's clock was set back: one that is
+        found unchanged that long after it was first found, by this process's monotonic clock, has run out.
+
         Raises
         ------
         LeaseHeld
             If somebody else's lease has not run out.
         """
-        span = _span(ttl)
+        span, asked = _span(ttl), time.monotonic()
         with self._database.writing() as connection:
             row = connection.execute(self._say.lease).one()
-            if row.holder not in ("", holder) and row.expires_at > row.now:
-                remaining = (row.expires_at - row.now) / 1e6
+            if row.holder not in ("", holder) and row.expires_at > row.now and not self._outlived(row):
+                remaining = min(row.expires_at - row.now, row.ttl) / 1e6
                 raise LeaseHeld(
                     f"{self.deployment!r} is run by {row.holder!r}, whose lease lasts another {remaining:.1f} s: "
                     "stop it, or wait",
@@ -237,7 +242,18 @@ class SqlLedger:
                 )
             token: int = row.token + 1
             connection.execute(self._say.set_lease, {"new_holder": holder, "new_token": token, "span": span})
+        self._renewed = asked
         return Lease(holder=holder, token=token, ttl=ttl)
+
+    def _outlived(self, row: Any) -> bool:
+        """Whether somebody else's lease was seen, not renewed, for as long as it was given for.
+
+        A holder that lives writes a new expiry. What one that does not may still try is fenced off by the token.
+        """
+        lease, now, ttl = (row.token, row.expires_at), time.monotonic(), float(row.ttl) / 1e6
+        if self._found is None or self._found[0] != lease:
+            self._found = lease, now
+        return now - self._found[1] >= ttl
 
     def renew(self, lease: Lease, ttl: timedelta) -> None:
         """Let the lease last ``ttl`` from now. One that ran out and that nobody took over can be renewed.
@@ -247,11 +263,12 @@ class SqlLedger:
         LeaseLost
             If somebody took over.
         """
-        span = _span(ttl)
+        span, asked = _span(ttl), time.monotonic()
         with self._database.writing() as connection:
             done = connection.execute(self._say.renew, {"held": lease.token, "by": lease.holder, "span": span})
             if not done.rowcount:
                 raise self._lost(connection.execute(self._say.lease).one())
+        self._renewed = asked
 
     def release(self, lease: Lease) -> None:
         """Give the lease back; nothing happens if it is somebody else's by now."""
@@ -268,7 +285,10 @@ class SqlLedger:
                 f"the lease of {self.deployment!r} ran out {(row.now - row.expires_at) / 1e6:.1f} s ago: renew it "
                 "sooner, or acquire it anew"
             )
-        return float(row.expires_at - row.now) / 1e6
+        left = float(row.expires_at - row.now)
+        if self._renewed is not None:  # the database's clock may have been set back: by ours, others may take over
+            left = min(left, row.ttl - (time.monotonic() - self._renewed) * 1e6)
+        return left / 1e6
 
     def _lost(self, row: Any) -> LeaseLost:
         taken = f"was taken over by {row.holder!r}" if row.holder else "was given back"
@@ -841,6 +861,6 @@ def _place(database: Database, deployment: str, create: bool, forgets: bool) -> 
         mine = {"deployment_id": deployment}
         made = sa.insert(deployments).values(place=place, forgets=forgets, created_at=database_now())
         connection.execute(made, mine)
-        connection.execute(sa.insert(leases), mine | {"holder": "", "token": 0, "expires_at": 0})
+        connection.execute(sa.insert(leases), mine | {"holder": "", "token": 0, "expires_at": 0, "ttl": 0})
         connection.execute(sa.insert(heads), mine | {"turn": -1, "position": "", "checkpoint": "", "intent": ""})
     return place, forgets

@@ -35,18 +35,19 @@ class Statements:
 
         # the lease: locked where the database locks rows, so that a commit and a takeover exclude each other
         self.lease = (
-            sa.select(leases.c.holder, leases.c.token, leases.c.expires_at, database_now().label("now"))
+            sa.select(leases.c.holder, leases.c.token, leases.c.expires_at, leases.c.ttl, database_now().label("now"))
             .where(mine(leases))
             .with_for_update()
         )
-        until = database_now() + bindparam("span", type_=sa.BigInteger)
+        span = bindparam("span", type_=sa.BigInteger)
+        until = {"expires_at": database_now() + span, "ttl": span}
         held = sa.and_(mine(leases), leases.c.token == bindparam("held"), leases.c.holder == bindparam("by"))
         self.set_lease = (
             sa.update(leases)
             .where(mine(leases))
-            .values(holder=bindparam("new_holder"), token=bindparam("new_token"), expires_at=until)
+            .values(holder=bindparam("new_holder"), token=bindparam("new_token"), **until)
         )
-        self.renew = sa.update(leases).where(held).values(expires_at=until)
+        self.renew = sa.update(leases).where(held).values(**until)
         self.free_lease = sa.update(leases).where(held).values(holder="", expires_at=0)
 
         # the head

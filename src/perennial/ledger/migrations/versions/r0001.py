@@ -52,7 +52,7 @@ def _index(table: str, *columns: str) -> None:
 def upgrade() -> None:
     """Create everything."""
     _create("deployments", "place:text forgets:bool created_at:int", ())
-    _create("leases", "holder:text token:int expires_at:int", (), _OF_DEPLOYMENT)
+    _create("leases", "holder:text token:int expires_at:int ttl:int", (), _OF_DEPLOYMENT)
     _create("heads", "turn:int position:text checkpoint:text intent:text", (), _OF_DEPLOYMENT)
     _create(
         "turns",
