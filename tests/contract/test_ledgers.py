@@ -1,12 +1,8 @@
-"""What every durable ledger does, in SQLite and in PostgreSQL, with blobs in a folder and in an object store.
-
-PostgreSQL is looked for at ``PERENNIAL_POSTGRES``; a schema of its own is made there, and dropped in the end.
-"""
+"""What every durable ledger does, in SQLite and in PostgreSQL, with blobs in a folder and in an object store."""
 
 from __future__ import annotations
 
 import math
-import os
 import secrets
 import threading
 from collections.abc import Callable, Iterator
@@ -36,8 +32,8 @@ from perennial.ledger.errors import (
 )
 from perennial.ledger.records import Alias, AliasChange, Entry, Head, Lease, Saved, Segment
 from perennial.ledger.sql import SqlLedger
+from tests.postgres import schema
 
-POSTGRES = os.environ.get("PERENNIAL_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/test")
 MINUTE = timedelta(minutes=1)
 SMALL, LARGE = 10, 3_000  # bytes on either side of the limit that the tests set
 LIMIT = 1_000
@@ -48,17 +44,8 @@ Open = Callable[..., SqlLedger]
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
     """The URL of a schema that only this run uses."""
-    name = f"perennial_{secrets.token_hex(4)}"
-    engine = sa.create_engine(POSTGRES, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": 3})
-    try:
-        with engine.connect() as connection:
-            connection.execute(sa.text(f"CREATE SCHEMA {name}"))
-    except sa.exc.OperationalError as error:
-        pytest.skip(f"no PostgreSQL at {engine.url}: {error.orig}")
-    yield sa.make_url(POSTGRES).update_query_dict({"options": f"-csearch_path={name}"}).render_as_string(False)
-    with engine.connect() as connection:
-        connection.execute(sa.text(f"DROP SCHEMA {name} CASCADE"))
-    engine.dispose()
+    with schema() as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "sqlite and an object store", "postgresql"])

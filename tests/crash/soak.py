@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 
 from perennial.core.failpoints import NAMES
+from tests import postgres
 from tests.crash import deployments
-from tests.crash.test_kill import POSTGRES, children, place_of, same
+from tests.crash.test_kill import children, place_of, same
 
 
 def main() -> int:
@@ -25,11 +26,11 @@ def main() -> int:
     asked = words.parse_args()
     chance, began = random.Random(asked.seed), time.monotonic()
     kills = differed = 0
-    with tempfile.TemporaryDirectory() as folder, children() as child:
+    with tempfile.TemporaryDirectory() as folder, children() as child, postgres.schema() as served:
         root = Path(folder)
         expected, took = {}, {}
         for strategy in deployments.STRATEGIES:
-            place, url = place_of(root, "sqlite", "straight")
+            place, url = place_of(root, "straight")
             before = time.monotonic()
             assert child(strategy, url, place) == 0
             took[strategy] = time.monotonic() - before
@@ -47,23 +48,23 @@ def main() -> int:
                 shutil.rmtree(place)
             return died, 0
 
-        pairs = [(kind, strategy) for kind in ("sqlite", "postgres") for strategy in deployments.STRATEGIES]
-        for kind, strategy in pairs:
+        pairs = [(at, strategy) for at in ("", served) for strategy in deployments.STRATEGIES]
+        for at, strategy in pairs:
             for name in NAMES:
-                place, url = place_of(root, kind, strategy)
+                place, url = place_of(root, strategy, at)
                 died, wrong = check(strategy, url, place, [f"{name}:{chance.randint(1, 4)}", name], "")
                 kills, differed = kills + died, differed + wrong
         print(f"at every step: {kills} kills, {differed} differed ({time.monotonic() - began:.0f} s)", flush=True)
         by_clock = 0
         while by_clock < asked.kills:
-            kind, strategy = chance.choice(pairs)
-            place, url = place_of(root, kind, strategy)
+            at, strategy = chance.choice(pairs)
+            place, url = place_of(root, strategy, at)
             plan = [f"clock:{chance.uniform(0.02, 1.1 * took[strategy]):.3f}" for _ in range(chance.randint(1, 12))]
             died, wrong = check(strategy, url, place, plan, "")
             by_clock, differed = by_clock + died, differed + wrong
         kills += by_clock
         print(f"by the clock: {by_clock} kills ({time.monotonic() - began:.0f} s)")
-    print(f"{kills} kills, {differed} runs differed; PostgreSQL: {POSTGRES}")
+    print(f"{kills} kills, {differed} runs differed; PostgreSQL: {postgres.URL}")
     return int(differed > 0)
 
 

@@ -9,33 +9,19 @@ import signal
 import subprocess
 import sys
 import uuid
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 
 from perennial.core.failpoints import NAMES
+from tests import postgres
 from tests.crash import deployments
-
-POSTGRES = os.environ.get("PERENNIAL_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/test")
 
 #: databases, strategies and learners, covered in pairs
 PAIRS = [("sqlite", name) for name in deployments.STRATEGIES] + [("postgres", "lightgbm"), ("postgres", "xgboost"),
                                                                   ("postgres", "sgd")]  # fmt: skip
-
-
-def postgres() -> str:
-    """The URL of a PostgreSQL server, or a skip."""
-    import sqlalchemy as sa
-
-    try:
-        engine = sa.create_engine(POSTGRES)
-        with engine.connect():
-            return POSTGRES
-    except Exception as error:
-        pytest.skip(f"no PostgreSQL at {POSTGRES}: set PERENNIAL_POSTGRES ({type(error).__name__})")
-    finally:
-        engine.dispose()
 
 
 @contextmanager
@@ -71,11 +57,18 @@ def child():
         yield run
 
 
-def place_of(tmp_path: Path, kind: str, name: str) -> tuple[Path, str]:
-    """A folder for a deployment, and the URL of its ledger."""
+@pytest.fixture
+def served(kind: str) -> Iterator[str]:
+    """The URL of a schema on a server, where the ledger is to be there."""
+    with postgres.schema() if kind == "postgres" else nullcontext("") as url:
+        yield url
+
+
+def place_of(tmp_path: Path, name: str, served: str = "") -> tuple[Path, str]:
+    """A folder for a deployment, and the URL of its ledger: in SQLite, unless one is given."""
     place = tmp_path / f"{name}-{uuid.uuid4().hex[:12]}"
     deployments.write_stream(place / "rows")
-    return place, f"sqlite:///{place}/ledger.db" if kind == "sqlite" else postgres()
+    return place, served or f"sqlite:///{place}/ledger.db"
 
 
 def same(one: dict, other: dict) -> None:
@@ -90,7 +83,7 @@ def straight(tmp_path):
     """What an uninterrupted run of a strategy remembers."""
 
     def make(strategy: str) -> dict:
-        place, url = place_of(tmp_path, "sqlite", "straight")
+        place, url = place_of(tmp_path, "straight")
         made = deployments.deployment(strategy, url, place)
         deployments.run(made)
         return deployments.remembered(made)
@@ -99,12 +92,10 @@ def straight(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "strategy"), PAIRS, ids=lambda value: value)
-def test_killed_at_every_step(tmp_path, straight, child, kind, strategy):
+def test_killed_at_every_step(tmp_path, straight, child, kind, strategy, served):
     """One deployment that dies at every failpoint, one after the other and while it recovers from the last."""
-    if kind == "postgres":
-        postgres()
     expected = straight(strategy)
-    place, url = place_of(tmp_path, kind, strategy)
+    place, url = place_of(tmp_path, strategy, served)
     chance = random.Random(f"{kind}-{strategy}")
     died = []
     for _ in range(2):
@@ -122,7 +113,7 @@ def test_killed_at_every_step(tmp_path, straight, child, kind, strategy):
 
 def test_every_step_is_reached(tmp_path, child):
     """No failpoint is a name without a place: each of them kills a run that comes there."""
-    base, _ = place_of(tmp_path, "sqlite", "base")
+    base, _ = place_of(tmp_path, "base")
     missed = []
     for name in NAMES:
         place = tmp_path / f"at-{name}"
@@ -141,11 +132,11 @@ def test_every_step_is_reached(tmp_path, child):
 )
 def test_the_suite_would_notice(tmp_path, child, mutant, strategy):
     """A run that breaks a rule of durability is caught by the same comparison: these test the test."""
-    straight, url = place_of(tmp_path, "sqlite", "straight")
+    straight, url = place_of(tmp_path, "straight")
     assert child(strategy, url, straight, mutant=mutant) == 0
     expected = deployments.remembered(deployments.deployment(strategy, url, straight))
     for name in ("turn.after:5", "commit.before:5", "commit.inside:5", "intent.after:5"):
-        place, url = place_of(tmp_path, "sqlite", strategy)
+        place, url = place_of(tmp_path, strategy)
         assert child(strategy, url, place, name, mutant=mutant)
         if child(strategy, url, place, mutant=mutant):
             return  # it could not go on at all

@@ -39,9 +39,9 @@ from perennial.production.service import keep_current, leased
 from perennial.stream import feed
 from perennial.stream.feed import OffsetGone
 from perennial.stream.quality import Quality
+from tests import postgres
 from tests.crash.deployments import remembered
 
-POSTGRES = os.environ.get("PERENNIAL_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/test")
 BEGIN = np.datetime64("2026-01-01", "us")
 LATER = datetime(2026, 6, 1, tzinfo=UTC)
 EVERY = triggers.every("1d")
@@ -334,35 +334,34 @@ def test_a_folder_of_blobs_that_turns_read_only_is_waited_for(shop, straight, mo
 def server():
     """A database of its own on the server, whose connections end and which refuses new ones, as in a restart."""
     name = f"faults_{secrets.token_hex(4)}"
-    engine = sa.create_engine(POSTGRES, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": 3})
-    try:
+    with postgres.server() as engine:
+        try:
+            with engine.connect() as connection:
+                connection.execute(sa.text(f"CREATE DATABASE {name}"))
+        except sa.exc.ProgrammingError as error:
+            pytest.skip(f"{engine.url} lets nobody make a database: {error.orig}")
+
+        class Server:
+            url = sa.make_url(postgres.URL).set(database=name).render_as_string(False)
+
+            @staticmethod
+            def cut():
+                """End every connection; gives how many."""
+                with engine.connect() as connection:
+                    ended = sa.text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name")
+                    return len(connection.execute(ended, {"name": name}).all())
+
+            @staticmethod
+            def refuse(yes):
+                """Refuse connections, or accept them again."""
+                with engine.connect() as connection:
+                    connection.execute(sa.text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {str(not yes).lower()}"))
+
+        yield Server
+        Server.refuse(False)
+        Server.cut()
         with engine.connect() as connection:
-            connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    except (sa.exc.OperationalError, sa.exc.ProgrammingError) as error:
-        pytest.skip(f"no PostgreSQL at {engine.url}: set PERENNIAL_POSTGRES ({error.orig})")
-
-    class Server:
-        url = sa.make_url(POSTGRES).set(database=name).render_as_string(False)
-
-        @staticmethod
-        def cut():
-            """End every connection; gives how many."""
-            with engine.connect() as connection:
-                ended = sa.text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name")
-                return len(connection.execute(ended, {"name": name}).all())
-
-        @staticmethod
-        def refuse(yes):
-            """Refuse connections, or accept them again."""
-            with engine.connect() as connection:
-                connection.execute(sa.text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {str(not yes).lower()}"))
-
-    yield Server
-    Server.refuse(False)
-    Server.cut()
-    with engine.connect() as connection:
-        connection.execute(sa.text(f"DROP DATABASE {name}"))
-    engine.dispose()
+            connection.execute(sa.text(f"DROP DATABASE {name}"))
 
 
 PLACES = ("intent.before", "intent.after", "turn.after", "blob.after", "commit.before", "commit.inside", "commit.after",

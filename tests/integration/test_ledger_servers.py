@@ -20,8 +20,8 @@ from perennial.ledger import database
 from perennial.ledger.errors import LeaseHeld, LeaseLost, StorageError
 from perennial.ledger.records import Entry
 from perennial.ledger.sql import SqlLedger
+from tests.postgres import schema
 
-POSTGRES = os.environ.get("PERENNIAL_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/test")
 MINUTE = timedelta(minutes=1)
 
 #: takes turns to the third, each with a model of its own in a blob, from wherever the ledger stands
@@ -61,17 +61,8 @@ WORKER = """
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
     """The URL of a schema that only this module uses."""
-    name = f"perennial_{secrets.token_hex(4)}"
-    engine = sa.create_engine(POSTGRES, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": 3})
-    try:
-        with engine.connect() as connection:
-            connection.execute(sa.text(f"CREATE SCHEMA {name}"))
-    except sa.exc.OperationalError as error:
-        pytest.skip(f"no PostgreSQL at {engine.url}: {error.orig}")
-    yield sa.make_url(POSTGRES).update_query_dict({"options": f"-csearch_path={name}"}).render_as_string(False)
-    with engine.connect() as connection:
-        connection.execute(sa.text(f"DROP SCHEMA {name} CASCADE"))
-    engine.dispose()
+    with schema() as url:
+        yield url
 
 
 def work(url: str, blobs: Path, failpoint: str = "") -> subprocess.CompletedProcess[str]:

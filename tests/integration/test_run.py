@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -26,8 +25,7 @@ from perennial.ledger.records import AliasChange
 from perennial.ledger.sql import SqlLedger
 from perennial.production import Deployment, Run
 from perennial.production.service import keep_current, leased
-
-POSTGRES = os.environ.get("PERENNIAL_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/test")
+from tests import postgres
 
 YAML = """\
 name: shop
@@ -89,20 +87,6 @@ def until(said, seconds=40.0):
     raise AssertionError("it did not happen in time")
 
 
-def postgres():
-    """The URL of a PostgreSQL server, or a skip."""
-    import sqlalchemy as sa
-
-    engine = sa.create_engine(POSTGRES)
-    try:
-        with engine.connect():
-            return POSTGRES
-    except sa.exc.OperationalError as error:
-        pytest.skip(f"no PostgreSQL at {POSTGRES}: set PERENNIAL_POSTGRES ({error.orig})")
-    finally:
-        engine.dispose()
-
-
 def turns(shop):
     """How many turns are durable."""
     with ledger_of(shop) as ledger:
@@ -157,11 +141,12 @@ def test_a_second_run_is_told_and_ends(shop):
 def either(shop, request):
     """The shop with its ledger in SQLite or in PostgreSQL, and a function that opens it."""
     if request.param == "sqlite":
-        return shop, lambda: ledger_of(shop)
-    url, name = postgres(), f"shop-{uuid.uuid4().hex[:12]}"
-    text = (shop / "perennial.yaml").read_text().replace("name: shop", f"name: {name}")
-    (shop / "perennial.yaml").write_text(f"{text}ledger: {url}\nblobs: blobs\n")
-    return shop, lambda: SqlLedger.open(url, name, blobs=shop / "blobs", create=False)
+        yield shop, lambda: ledger_of(shop)
+        return
+    with postgres.schema() as url:
+        with (shop / "perennial.yaml").open("a") as file:
+            file.write(f"ledger: {url}\nblobs: blobs\n")
+        yield shop, lambda: SqlLedger.open(url, "shop", blobs=shop / "blobs", create=False)
 
 
 def test_a_run_that_was_stopped_past_its_lease_yields(either):

@@ -1,7 +1,4 @@
-"""A table of a database gives the batches that files with the same rows give, once and as it grows.
-
-PostgreSQL is looked for at ``PERENNIAL_POSTGRES``; each test makes a schema of its own there, and drops it.
-"""
+"""A table of a database gives the batches that files with the same rows give, once and as it grows."""
 
 from __future__ import annotations
 
@@ -32,8 +29,8 @@ from perennial.stream import sql
 from perennial.stream.feed import OffsetGone, Position, SourceAway
 from perennial.stream.intake import Intake
 from perennial.stream.sources import open_source
+from tests.postgres import url as served
 
-POSTGRES = os.environ.get("PERENNIAL_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/test")
 N = 300
 COLUMNS = {"id": "BIGINT", "at": "TIMESTAMP", "a": "DOUBLE PRECISION", "n": "INTEGER", "word": "TEXT", "yes": "BOOLEAN",
            "day": "DATE", "w": "NUMERIC(10, 3)", "k": "TIMESTAMP", "y": "TEXT"}  # fmt: skip
@@ -149,13 +146,12 @@ def _url(base, **parameters):
 @pytest.fixture
 def postgres() -> Iterator[Place]:
     """A schema of its own on a server."""
-    psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
-    plain = POSTGRES.replace("postgresql+psycopg://", "postgresql://")
+    url = served()
+    import psycopg
+
+    plain = url.replace("postgresql+psycopg://", "postgresql://")
     schema = f"source_{secrets.token_hex(6)}"
-    try:
-        connection = psycopg.connect(plain, connect_timeout=3, autocommit=True)
-    except psycopg.OperationalError as error:
-        pytest.skip(f"no PostgreSQL at {plain}: {str(error).strip()}")
+    connection = psycopg.connect(plain, connect_timeout=3, autocommit=True)
 
     def run(statement, many=None):
         with connection.cursor() as cursor, connection.transaction():
@@ -167,7 +163,7 @@ def postgres() -> Iterator[Place]:
     with connection:
         run(f"CREATE SCHEMA {schema}")
         run(f"SET search_path TO {schema}")
-        place = Place(run, lambda table="calls", **more: _url(POSTGRES, table=table, schema=schema, **more), "%s")
+        place = Place(run, lambda table="calls", **more: _url(url, table=table, schema=schema, **more), "%s")
         place.schema, place.psycopg = schema, (lambda: psycopg.connect(plain, options=f"-c search_path={schema}"))  # type: ignore[attr-defined]
         try:
             yield place
