@@ -6,8 +6,7 @@ their labels and learned go into the stream's source.
 
 from __future__ import annotations
 
-from base64 import b64decode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from perennial.core.errors import ConfigError, DataError, LedgerError
@@ -105,12 +103,9 @@ def _check_output(stream: Stream, file: Path, output: Path) -> None:
 
 def _predictions(deployment: Deployment, state: State, model: Learner, file: Path, number: str) -> Iterator[Any]:
     """Tables of predictions, a block of rows after the other."""
-    checkpoint.restored(deployment, state)  # refuses other settings
-    canon = state.part("intake").part("canon").plain["features"]
-    encoder = Encoder.restore(canon, deployment.stream.text, deployment.stream.word_rows)
+    encoder = checkpoint.restored(deployment, state).encoder
     classes = tuple(state.part("engine").part("book").plain["classes"])
-    kept = {field.name: field.type for field in pa.ipc.read_schema(pa.py_buffer(b64decode(canon["types"])))}
-    types = _types(deployment.stream, encoder, kept, file)
+    types = _types(deployment.stream, encoder, file)
     names, done = list(encoder.schema.names), 0
     for path in files_of(file):
         check_types(path, {name: types[name] for name in names})
@@ -127,7 +122,7 @@ def _predictions(deployment: Deployment, state: State, model: Learner, file: Pat
         raise DataError(f"{file} holds no row: there is nothing to predict")
 
 
-def _types(stream: Stream, encoder: Encoder, kept: Mapping[str, Any], file: Path) -> dict[str, Any]:
+def _types(stream: Stream, encoder: Encoder, file: Path) -> dict[str, Any]:
     """Columns to read and their types: the features, as the stream has them, and the id if it is there."""
     first = open_files(file)
     found = first.types((), [c.name for c in encoder.schema.columns if c.dtype == "string"])
@@ -137,7 +132,7 @@ def _types(stream: Stream, encoder: Encoder, kept: Mapping[str, Any], file: Path
             f"{file} lacks the {'column' if len(missing) == 1 else 'columns'} {', '.join(map(repr, missing))}: the "
             "model wants every feature of the stream; add it"
         )
-    types = dict(kept)
+    types = encoder.types
     if stream.id is not None and stream.id in found:
         types[stream.id] = canonical_type(found[stream.id])
     return types

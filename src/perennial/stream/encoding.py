@@ -105,6 +105,11 @@ class Encoder:
         return out
 
     @property
+    def types(self) -> dict[str, Any]:
+        """Arrow type of each column, as it is given to :meth:`encode`."""
+        return {field.name: field.type for field in self._types}
+
+    @property
     def stats(self) -> tuple[ColumnStats, ...]:
         """What each column held so far."""
         return tuple(column.stats for column in self._columns)

@@ -22,6 +22,7 @@ from perennial.core.state import State, Stored
 from perennial.core.times import moment
 from perennial.stream.calendar import Calendar
 from perennial.stream.canonical import Canonical, wanted_types
+from perennial.stream.encoding import Encoder
 from perennial.stream.feed import Feed, Growing, OffsetGone, Owned, Position, Run, feed_of
 from perennial.stream.prepared import Labels, Piece
 from perennial.stream.settings import Stream
@@ -483,6 +484,11 @@ class Intake:
         features, others = _split(segment)
         piece = Piece(self._reading(), features, others, 0, name)
         return Stored(chunk=piece.chunk, time=piece.time, rows=piece.rows, weight=piece.weights, group=piece.groups)
+
+    @property
+    def encoder(self) -> Encoder:
+        """What encodes features; there is one once a batch was taken."""
+        return self._canonical.encoder
 
     @property
     def schema(self) -> Any:
