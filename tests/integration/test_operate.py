@@ -212,7 +212,106 @@ def test_explain_suggests_the_nearest(folder, capsys):
     """An unknown version is refused with code 5, as an unknown version of the ledger is."""
     error = asked(capsys, folder, "trees", "explain", "10.0", code=5)["error"]
     assert error["kind"] == "UnknownVersion"
-    assert "did you mean" in error["message"]
+    assert error["message"].endswith("did you mean `5.0`? It has 5, from 1.0 to 5.0:  perennial versions")
+    error = asked(capsys, folder, "trees", "promote", "best", code=5)["error"]
+    assert error["message"] == "'trees' has no version 'best': It has 5, from 1.0 to 5.0:  perennial versions"
+
+
+def test_pointers_name_versions(folder, capsys, tmp_path):
+    """Wherever a number is taken, champion, previous and challenger are; one that points to nothing is said."""
+    assert asked(capsys, folder, "trees", "explain", "champion")["number"] == "5.0"
+    assert asked(capsys, folder, "trees", "reproduce", "previous")["number"] == "4.0"
+    told = asked(capsys, folder, "trees", "export", "previous", "--output", str(tmp_path / "out"))
+    assert told["version"] == "4.0"
+    pq.write_table(rows().slice(0, 3), tmp_path / "few.parquet")
+    few, said = str(tmp_path / "few.parquet"), str(tmp_path / "said.parquet")
+    assert asked(capsys, folder, "trees", "predict", few, "-o", said, "--version", "previous")["version"] == "4.0"
+    error = asked(capsys, folder, "trees", "explain", "challenger", code=5)["error"]
+    assert error["message"] == "'trees' has no challenger now: see  perennial versions"
+    file = configure(folder, "naive", "pointed")
+    with running(file) as (run, _, ledger):
+        until(run, ledger, 3)
+        assert asked(capsys, folder, "pointed", "promote", "previous")["champion"] == "2.0"
+
+
+def test_some_of_the_versions(folder, capsys):
+    """The newest, those of a status, or the newest of those."""
+    numbers = lambda *how: [one["number"] for one in asked(capsys, folder, "trees", "versions", *how)]  # noqa: E731
+    assert numbers("--last", "2") == ["4.0", "5.0"]
+    assert numbers("--status", "retired") == ["1.0", "2.0", "3.0"]
+    assert numbers("--status", "retired", "--last", "1") == ["3.0"]
+    assert numbers("--status", "rejected") == []
+    asked(capsys, folder, "trees", "versions", "--status", "gone", code=2)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_version_is_one_line(folder, capsys, monkeypatch, terminal):
+    """On a terminal a long reason is cut off at its edge, in a pipe it is whole; never wrapped."""
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("COLUMNS", "80")
+    capsys.readouterr()
+    assert cli.main(["versions", "-c", str(folder / "trees.yaml")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6
+    assert ("every 2d" in lines[-1], "…" in lines[-1]) == (not terminal, terminal)
+
+
+def test_a_long_line_is_told_shortly(folder, capsys):
+    """The last few ancestors, how many are between, and the first; as JSON all of them."""
+    told = asked(capsys, folder, "sgd", "explain", "champion")
+    assert len(told["lineage"]) > 6
+    assert cli.main(["explain", "champion", "-c", str(folder / "sgd.yaml")]) == 0
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("from ")]
+    between = len(told["lineage"]) - 4
+    assert line.split()[1:] == [
+        told["number"], *(word for one in told["lineage"][:3] for word in ("<-", one)), "<-", f"({between}", "more)",
+        "<-", "1.0",
+    ]  # fmt: skip
+
+
+def test_every_stretch_of_service_is_told_in_both_clocks(folder, capsys):
+    """Until a run heeds a word it is said who answers; then each stretch has its end, of the stream and of the wall."""
+    file = configure(folder, "naive", "stretches")
+
+    def told(number):
+        assert cli.main(["explain", number, "-c", str(file)]) == 0
+        lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+        return [line for name, line in lines if name == "served"], dict(lines)["champion"]
+
+    with running(file) as (run, _, ledger):
+        until(run, ledger, 3)
+        asked(capsys, folder, "stretches", "rollback")
+        [left], why = told("3.0")
+        assert " to the next turn, which another begins: 24 rows (committed 20" in left
+        assert why.startswith("no: gave way to 2.0")
+        [before], why = told("2.0")
+        assert before.count("Z") == 4
+        assert why.endswith("; it answers from the next turn on")
+        assert run.step()
+        assert run.step()
+        spans = asked(capsys, folder, "stretches", "explain", "2.0")["served"]
+        assert [(span["rows"], span["until"] is None) for span in spans] == [(48, False), (24, True)]
+        assert spans[0]["until_turn"] < spans[1]["turn"]
+        assert spans[0]["committed"]["until"] > spans[0]["committed"]["from"] > "2026-01-20"
+        assert " to now: 24 rows" in told("2.0")[0][1]
+        [left], _ = told("3.0")
+        assert "next turn" not in left
+        assert left.count("Z") == 4
+
+
+def test_a_word_to_a_closed_deployment(folder, capsys):
+    """It is said that no row comes any more; predict uses the version, and a run has nothing against it."""
+    file = configure(folder, "naive", "ended")
+    assert cli.main(["run", "--until-end", "-c", str(file)]) == 0
+    capsys.readouterr()
+    assert cli.main(["rollback", "-c", str(file)]) == 0
+    assert "is closed: no row comes that it could answer" in capsys.readouterr().out
+    told = asked(capsys, folder, "ended", "rollback")
+    assert told["closed"]
+    for how in ("--once", "--until-end"):
+        assert asked(capsys, folder, "ended", "run", how)["champion"] == told["champion"]
+    assert asked(capsys, folder, "ended", "doctor")["sound"]
 
 
 def test_served_at_agrees_with_every_prediction(folder, capsys):

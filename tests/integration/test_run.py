@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +26,7 @@ from perennial.ledger.errors import LeaseHeld, LeaseLost, StorageError
 from perennial.ledger.records import AliasChange
 from perennial.ledger.sql import SqlLedger
 from perennial.production import Deployment, Run
+from perennial.production.metrics import Metrics
 from perennial.production.service import keep_current, leased
 from tests import postgres
 
@@ -119,6 +122,26 @@ def test_it_follows_a_folder_and_stops_when_told(shop):
     assert json.loads(out) == {"deployment": "shop", "turns": 2, "champion": "1.4"}
     with ledger_of(shop) as ledger:
         assert [e.rows for e in ledger.entries()] == [24] * 8
+
+
+def test_events_are_those_of_the_documentation(shop):
+    """Each has the fields of its row in docs/production.md; the metrics read the instant of a turn."""
+    page = (Path(__file__).parents[2] / "docs" / "production.md").read_text()
+    listed = [line.split("|") for line in page.splitlines() if line.startswith("| `") and line.count("|") == 4]
+    documented = {name.strip(" `"): set(re.findall(r"`(\w+)`", fields)) for _, name, _, fields, _ in listed}
+    put(shop, "0", 0, 150)
+    told, err = events(start(shop, "--once"))
+    common = {"event", "deployment", "turn", "at"}
+    for event in told:
+        if event["event"] not in ("started", "ended"):
+            assert set(event) <= common | documented[event["event"]], event
+    assert {"turn", "decision", "trained", "verdict", "promoted"} <= {event["event"] for event in told}, err
+    last = [event for event in told if event["event"] == "turn"][-1]
+    assert set(last) == common | documented["turn"]
+    metrics = Metrics("shop")
+    metrics.see("turn", last)
+    instant = metrics.registry.get_sample_value("perennial_turn_timestamp_seconds", {"deployment": "shop"})
+    assert instant == datetime.fromisoformat(last["at"]).timestamp()
 
 
 def test_a_second_run_is_told_and_ends(shop):

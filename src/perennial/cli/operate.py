@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -26,14 +26,23 @@ UNSOUND = 5  #: exit code where the ledger is readable and what it holds is not 
 Config = Annotated[Path, typer.Option("-c", "--config", help="The configuration that `perennial run` was given.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why, for the ledger.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Which = Annotated[str, typer.Argument(help="Its number, as in 3.1, or: champion, previous, challenger.")]
 DEFAULT = Path("perennial.yaml")
 
 
 # -- what happened ----------------------------------------------------------------------------------------------------
 
 
-def versions(config: Config = DEFAULT, as_json: Json = False) -> None:
-    """List every version of a deployment.
+def versions(
+    config: Config = DEFAULT,
+    last: Annotated[int | None, typer.Option("--last", min=1, help="Only so many, the newest.")] = None,
+    status: Annotated[
+        Literal["champion", "challenger", "previous", "rejected", "retired"] | None,
+        typer.Option("--status", help="Only those: champion, challenger, previous, rejected or retired."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the versions of a deployment.
 
     In order of creation: its number, parent, status, when and why it was trained, the gate's last verdict, and the mean
     loss while it served.
@@ -42,13 +51,11 @@ def versions(config: Config = DEFAULT, as_json: Json = False) -> None:
 
     with _ledger(_load(config)) as ledger:
         told = explain.versions(explain.History.read(ledger))
+    told = [one for one in told if status in (None, one["status"])][-(last or 0) :]
     _document(told) if as_json else _show_versions(told)
 
 
-def explain(
-    version: Annotated[str, typer.Argument(help="Its number, as in 3.1.")], config: Config = DEFAULT,
-    as_json: Json = False,
-) -> None:  # fmt: skip
+def explain(version: Which, config: Config = DEFAULT, as_json: Json = False) -> None:
     """Say everything there is to say of one version.
 
     Which rows it learned, from which version it came, what fired, what the gate said and on what evidence, when it
@@ -57,7 +64,7 @@ def explain(
     from perennial.production import explain
 
     with _ledger(_load(config)) as ledger:
-        told = explain.explain(explain.History.read(ledger), version)
+        told = explain.explain(explain.History.read(ledger), _numbered(ledger, version))
     _document(told) if as_json else _show_version(told)
 
 
@@ -84,10 +91,7 @@ def served_at(
 # -- a word -----------------------------------------------------------------------------------------------------------
 
 
-def promote(
-    version: Annotated[str, typer.Argument(help="Its number, as in 3.1.")], config: Config = DEFAULT,
-    reason: Reason = "", as_json: Json = False,
-) -> None:  # fmt: skip
+def promote(version: Which, config: Config = DEFAULT, reason: Reason = "", as_json: Json = False) -> None:
     """Make a version champion, whatever the gate says.
 
     A run that is going on heeds it at its next turn. Its model is loaded and checked first.
@@ -96,7 +100,8 @@ def promote(
 
     loaded = _load(config)
     with _ledger(loaded) as ledger:
-        moved = operate.promote(ledger, loaded.deployment(), version, actor=_actor(), reason=reason)
+        number = operate.numbered(ledger, version)
+        moved = operate.promote(ledger, loaded.deployment(), number, actor=_actor(), reason=reason)
     _tell_moved(moved, as_json)
 
 
@@ -116,19 +121,20 @@ def rollback(config: Config = DEFAULT, reason: Reason = "", as_json: Json = Fals
 def _tell_moved(moved: Moved, as_json: bool) -> None:
     if as_json:
         return _document(
-            {"champion": moved.version, "previous": moved.left, "actor": moved.actor, "reason": moved.reason}
-        )
+            {"champion": moved.version, "previous": moved.left, "actor": moved.actor, "reason": moved.reason,
+             "closed": moved.closed}
+        )  # fmt: skip
     left = f", instead of {moved.left}" if moved.left else ""
-    return typer.echo(f"{moved.version} is champion{left}. A run that is going on heeds it at its next turn.")
+    what = "The next run heeds it, or the one that is going on, at its next turn."
+    if moved.closed:
+        what = "The deployment was run to its end and is closed: no row comes that it could answer. predict uses it."
+    return typer.echo(f"{moved.version} is champion{left}. {what}")
 
 
 # -- is it true? ------------------------------------------------------------------------------------------------------
 
 
-def reproduce(
-    version: Annotated[str, typer.Argument(help="Its number, as in 3.1.")], config: Config = DEFAULT,
-    as_json: Json = False,
-) -> None:  # fmt: skip
+def reproduce(version: Which, config: Config = DEFAULT, as_json: Json = False) -> None:
     """Train a version again from the ledger, and compare.
 
     From the rows, labels, weights and seed that the ledger kept; an update goes on from its parent's model. The exit
@@ -139,7 +145,7 @@ def reproduce(
     loaded = _load(config)
     deployment = loaded.deployment()
     with _ledger(loaded) as ledger, _one_thread():
-        found = reproduce(deployment, ledger, version)
+        found = reproduce(deployment, ledger, _numbered(ledger, version))
     if as_json:
         _document({**asdict(found), "same": found.same})
     else:
@@ -189,7 +195,7 @@ def doctor(
 
 
 def export(
-    version: Annotated[str, typer.Argument(help="Its number, as in 3.1.")],
+    version: Which,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to; made if missing.")],
     config: Config = DEFAULT,
     as_json: Json = False,
@@ -201,6 +207,7 @@ def export(
     loaded = _load(config)
     deployment = loaded.deployment()
     with _ledger(loaded) as ledger:
+        version = _numbered(ledger, version)
         saved = ledger.version(version)
         model = deployment.load(ledger.get(saved.blob))
         schema = checkpoint.restored(deployment, checkpoint.last(ledger)).schema
@@ -219,7 +226,9 @@ def predict(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The Parquet or CSV file to write.")
     ] = Path("predictions.parquet"),
-    version: Annotated[str | None, typer.Option("--version", help="The champion unless given.")] = None,
+    version: Annotated[
+        str | None, typer.Option("--version", help="Its number, or previous or challenger; the champion unless given.")
+    ] = None,
     config: Config = DEFAULT,
     as_json: Json = False,
 ) -> None:  # fmt: skip
@@ -233,7 +242,8 @@ def predict(
     loaded = _load(config)
     deployment = loaded.deployment()
     with _ledger(loaded) as ledger, _one_thread():
-        scored = predict(deployment, ledger, file, output, version=version)
+        number = None if version is None else _numbered(ledger, version)
+        scored = predict(deployment, ledger, file, output, version=number)
     if as_json:
         return _document({"version": scored.version, "rows": scored.rows, "output": str(scored.path)})
     return typer.echo(f"{scored.path}: {scored.rows:,} rows, predicted by {scored.version}")
@@ -274,6 +284,12 @@ def _ledger(loaded: Loaded) -> Iterator[SqlLedger]:
             yield ledger
     except ConfigError as error:
         raise loaded.placed(error) from error
+
+
+def _numbered(ledger: SqlLedger, version: str) -> str:
+    from perennial.production.operate import numbered
+
+    return numbered(ledger, version)
 
 
 def _one_thread() -> Any:
@@ -326,20 +342,26 @@ def _show_versions(told: list[dict[str, Any]]) -> None:
         return typer.echo("no version was made yet")
     names = list(dict.fromkeys(name for one in told for name in one["scores"]))
     table = Table(box=None, pad_edge=False)
-    for header in ("version", "parent", "status", "trained at", "rows", *names):
+    for header in ("version", "parent", "status", "trained at", "rows", *names, "reason"):
         right = header in ("rows", *names)
-        table.add_column(header.replace("_", " "), no_wrap=True, justify="right" if right else "left")
-    table.add_column("reason")
+        table.add_column(
+            header.replace("_", " "), no_wrap=True, overflow="ellipsis", justify="right" if right else "left",
+            min_width=None if header == "reason" else 7,
+        )  # fmt: skip
     for one in told:
         losses = (f"{one['scores'][name]:.4g}" if name in one["scores"] else "" for name in names)
         at = one["at"][:16].replace("T", " ")
         cells = (one["number"], one["parent"] or "", one["status"], at, f"{one['trained_rows']:,}", *losses)
         table.add_row(*map(Text, (*cells, one["reason"])))
-    return screen.console().print(table)
+    out = screen.console()
+    if not out.is_terminal:
+        out.width = 10_000  # a pipe gets whole lines
+    return out.print(table)
 
 
 def _show_version(told: dict[str, Any]) -> None:
-    rows, cost = told["rows"], told["cost"]
+    rows, cost, champion = told["rows"], told["cost"], told["champion"]
+    waits = "; it answers from the next turn on" if champion["now"] and not champion["heeded"] else ""
     ranges = ", ".join(f"{low:,}..{high - 1:,}" for low, high in rows["ranges"][:6])
     more = f" and {len(rows['ranges']) - 6} more runs" if len(rows["ranges"]) > 6 else ""
     lines = [
@@ -350,16 +372,31 @@ def _show_version(told: dict[str, Any]) -> None:
         ("window", told["window"]),
         ("rows", f"{rows['count']:,}{', weighted' if rows['weighted'] else ''}: {ranges}{more}" if ranges else "none"),
         ("of", f"{rows['from']} to {rows['until']}" if rows["from"] else None),
-        ("from", " <- ".join([told["number"], *told["lineage"]])),
+        ("from", " <- ".join(_shortened([told["number"], *told["lineage"]]))),
         *(("verdict", f"{v['outcome']}: {v['reason']}") for v in told["verdicts"]),
-        *(("served", f"{s['from']} to {s['until'] or 'now'}: {s['rows']:,} rows") for s in told["served"]),
-        ("champion", f"{'yes' if told['champion']['now'] else 'no'}: {told['champion']['why']}"),
+        *(("served", _served(span, told["champion"])) for span in told["served"]),
+        ("champion", f"{'yes' if champion['now'] else 'no'}: {champion['why']}{waits}"),
         ("cost", f"{cost['cpu_seconds']:.3g} CPU seconds, {told['size']:,} bytes"),
         ("digest", told["digest"]),
+        ("times", "of the stream, event time; committed: by the clock of the ledger's database"),
     ]
     for name, value in lines:
         if value:
             typer.echo(f"{name:<10}{value}")
+
+
+def _shortened(line: list[str], most: int = 4) -> list[str]:
+    """A line of ancestors, nearest first: the last few, how many are between, and the first."""
+    between = len(line) - most - 1
+    return line if between < 2 else [*line[:most], f"({between:,} more)", line[-1]]
+
+
+def _served(span: dict[str, Any], champion: dict[str, Any]) -> str:
+    """One stretch in which a version answered, in both clocks."""
+    until = span["until"] or ("now" if champion["now"] else "the next turn, which another begins")
+    wall = span["committed"]
+    ended = f" to {wall['until'][:19]}Z" if wall["until"] else ""
+    return f"{span['from']} to {until}: {span['rows']:,} rows (committed {wall['from'][:19]}Z{ended})"
 
 
 def _show_reproduced(told: dict[str, Any]) -> None:

@@ -80,6 +80,17 @@ def moment(at: int) -> datetime:
     return EPOCH + timedelta(microseconds=int(at))
 
 
+def iso(at: int) -> str:
+    """An instant in ISO 8601, UTC.
+
+    Examples
+    --------
+    >>> iso(0), iso(1)
+    ('1970-01-01T00:00:00Z', '1970-01-01T00:00:00.000001Z')
+    """
+    return moment(at).isoformat().replace("+00:00", "Z")
+
+
 def spell(span: timedelta) -> str:
     """A duration in the units that :func:`duration` reads, largest exact unit first.
 

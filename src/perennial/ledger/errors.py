@@ -13,7 +13,8 @@ LedgerError
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, Self
 
 from perennial.core.errors import LedgerError
 
@@ -65,6 +66,34 @@ class UnknownVersion(LedgerError, LookupError):
     """There is no such version; the message suggests the nearest."""
 
     retryable: ClassVar[bool] = False
+
+    @classmethod
+    def among(cls, deployment: str, number: str, known: Sequence[str]) -> Self:
+        """The error for a number that is not among those of a deployment, which are in order of creation.
+
+        Examples
+        --------
+        >>> print(UnknownVersion.among("churn", "1.7", ["1.0", "1.1", "1.2"]))
+        'churn' has no version '1.7': did you mean `1.2`? It has 3, from 1.0 to 1.2:  perennial versions
+        """
+        if not known:
+            return cls(f"{deployment!r} has no version {number!r}: none was made yet, run the deployment first")
+        span = f"{len(known):,}, from {known[0]} to {known[-1]}" if len(known) > 1 else f"one, {known[0]}"
+        wanted = _parts(number)
+        near = min(known, key=lambda other: _distance(_parts(other), wanted)) if wanted is not None else ""
+        hint = f"did you mean `{near}`? " if near else ""
+        return cls(f"{deployment!r} has no version {number!r}: {hint}It has {span}:  perennial versions")
+
+
+def _parts(number: str) -> tuple[int, int] | None:
+    major, _, minor = number.partition(".")
+    return (int(major), int(minor or 0)) if major.isdecimal() and (minor or "0").isdecimal() else None
+
+
+def _distance(one: tuple[int, int] | None, other: tuple[int, int] | None) -> tuple[int, int]:
+    assert one is not None
+    assert other is not None
+    return abs(one[0] - other[0]), abs(one[1] - other[1])
 
 
 class MissingBlob(LedgerError, LookupError):

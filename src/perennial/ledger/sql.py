@@ -603,9 +603,12 @@ class SqlLedger:
             raise self._unknown(connection, number)
 
     def _unknown(self, connection: sa.Connection, number: str) -> UnknownVersion:
-        known = list(connection.execute(self._say.numbers).scalars())
-        hint = nearest(number, known[-1000:]) if known else "none was made yet"
-        return UnknownVersion(f"{self.deployment!r} has no version {number!r}: {hint}")
+        return UnknownVersion.among(self.deployment, number, list(connection.execute(self._say.numbers).scalars()))
+
+    def committed(self) -> dict[int, int]:
+        """When each turn was committed, by the database's clock."""
+        with self._database.reading() as connection:
+            return {row.turn: row.committed_at for row in connection.execute(self._say.committed)}
 
     def entries(self, since: int = 0, until: int | None = None) -> Iterator[Entry]:
         """Turns ``[since, until)`` in order, each equal to what was committed. Tuples in plain data are lists."""

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
-from perennial.core.errors import nearest
 from perennial.core.records import Verdict
-from perennial.core.times import moment
+from perennial.core.times import iso
 from perennial.ledger.errors import UnknownVersion
 from perennial.ledger.records import Alias, Entry, Saved, Segment
 from perennial.ledger.sql import SqlLedger
@@ -25,7 +24,7 @@ class Service:
     """A stretch of event time in which one version answered, ``[start, end)``; ``end`` None: it still does.
 
     ``rows`` counts the rows that it predicted; none if it was made champion and no batch came since. ``turn`` is the
-    turn with which it began.
+    turn with which it began, ``until_turn`` that with which another did.
     """
 
     version: str
@@ -33,6 +32,7 @@ class Service:
     end: int | None
     rows: int
     turn: int
+    until_turn: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +45,7 @@ class History:
     statuses: dict[str, str]
     moves: tuple[Alias, ...]
     segments: tuple[Segment, ...]
+    committed: dict[int, int]  #: by turn, when it was committed by the database's clock
 
     @classmethod
     def read(cls, ledger: SqlLedger) -> Self:
@@ -57,6 +58,7 @@ class History:
             versions=tuple(ledger.versions()),
             moves=tuple(ledger.alias_history()),
             statuses=ledger.statuses(),
+            committed=ledger.committed(),
         )
 
     @cached_property
@@ -70,6 +72,12 @@ class History:
         return tuple(verdict for entry in self.entries for verdict in entry.verdicts)
 
     @cached_property
+    def heeded(self) -> bool:
+        """Whether a turn was taken since the champion was last moved: until then the one before answers."""
+        serving = self.entries[-1].serving if self.entries else None
+        return not self.champions or self.champions[-1].version == serving
+
+    @cached_property
     def champions(self) -> tuple[Alias, ...]:
         """The moves of ``champion``, in order."""
         return tuple(move for move in self.moves if move.alias == "champion")
@@ -78,8 +86,7 @@ class History:
         """One version; raises ``UnknownVersion``, which suggests the nearest."""
         found = self.by_number.get(number)
         if found is None:
-            hint = nearest(number, self.by_number) if self.by_number else "none was made yet: run the deployment first"
-            raise UnknownVersion(f"{self.deployment!r} has no version {number!r}: {hint}")
+            raise UnknownVersion.among(self.deployment, number, list(self.by_number))
         return found
 
 
@@ -149,23 +156,13 @@ def services(history: History) -> tuple[Service, ...]:
             continue
         last = out[-1] if out else None
         if last is not None and last.version == entry.serving:
-            out[-1] = _with(last, rows=last.rows + entry.rows)
+            out[-1] = replace(last, rows=last.rows + entry.rows)
             continue
         if last is not None:
             start = max(start, last.start)
-            out[-1] = _with(last, end=start)
+            out[-1] = replace(last, end=start, until_turn=entry.turn)
         out.append(Service(version=entry.serving, start=start, end=None, rows=entry.rows, turn=entry.turn))
     return tuple(out)
-
-
-def _with(service: Service, *, rows: int | None = None, end: int | None = None) -> Service:
-    return Service(
-        version=service.version,
-        start=service.start,
-        end=service.end if end is None else end,
-        rows=service.rows if rows is None else rows,
-        turn=service.turn,
-    )
 
 
 def served_at(history: History, instant: int) -> dict[str, Any]:
@@ -178,7 +175,8 @@ def served_at(history: History, instant: int) -> dict[str, Any]:
         why = "no row was taken yet" if first is None else "no version served yet: the initial period was not over"
         if first is not None and instant < first:
             why = f"the stream begins at {iso(first)}"
-        return {**told, "version": None, "since": None, "until": None, "rows": 0, "why": why, "actor": None}
+        nobody = {"version": None, "since": None, "until": None, "rows": 0, "committed_at": None}
+        return {**told, **nobody, "why": why, "actor": None}
     service = found[-1]
     newest = max((entry.segment.newest for entry in batches if entry.segment is not None), default=service.start)
     why, actor = _why(history, service)
@@ -190,6 +188,7 @@ def served_at(history: History, instant: int) -> dict[str, Any]:
         "since": iso(service.start),
         "until": None if service.end is None else iso(service.end),
         "rows": service.rows,
+        "committed_at": _wall(history, service.turn),
         "why": why,
         "actor": actor,
     }
@@ -257,7 +256,14 @@ def explain(history: History, number: str) -> dict[str, Any]:
         "steps": version.steps,
         "verdicts": [_plain(verdict) for verdict in history.verdicts if verdict.version == number],
         "served": [
-            {"from": iso(s.start), "until": None if s.end is None else iso(s.end), "rows": s.rows, "turn": s.turn}
+            {
+                "from": iso(s.start),
+                "until": None if s.end is None else iso(s.end),
+                "rows": s.rows,
+                "turn": s.turn,
+                "until_turn": s.until_turn,
+                "committed": {"from": _wall(history, s.turn), "until": _wall(history, s.until_turn)},
+            }
             for s in mine
         ],
         "predicted_rows": sum(service.rows for service in mine),
@@ -268,6 +274,11 @@ def explain(history: History, number: str) -> dict[str, Any]:
         "data": version.data,
         "seed": lesson["seed"] if lesson else None,
     }
+
+
+def _wall(history: History, turn: int | None) -> str | None:
+    """When a turn was committed, by the database's clock."""
+    return None if turn is None or turn not in history.committed else iso(history.committed[turn])
 
 
 def lineage(history: History, number: str) -> list[str]:
@@ -303,7 +314,10 @@ def _span(ranges: list[list[int]], segments: tuple[Segment, ...]) -> dict[str, A
 
 
 def is_champion(history: History, number: str) -> dict[str, Any]:
-    """Whether a version is champion now, why or why not, and every move of ``champion`` to it and away from it."""
+    """Whether a version is champion now, why or why not, and every move of ``champion`` to it and away from it.
+
+    ``heeded`` says whether the last move of ``champion`` has had its turn.
+    """
     moves = []
     for before, move in zip((None, *history.champions), history.champions, strict=False):
         if number in (move.version, before.version if before is not None else None):
@@ -312,9 +326,9 @@ def is_champion(history: History, number: str) -> dict[str, Any]:
     now = history.champions[-1].version if history.champions else None
     if now == number:
         last = moves[-1]
-        return {"now": True, "why": _told(last), "moves": moves}
+        return {"now": True, "heeded": history.heeded, "why": _told(last), "moves": moves}
     if moves:
-        return {"now": False, "why": _told(moves[-1]), "moves": moves}
+        return {"now": False, "heeded": history.heeded, "why": _told(moves[-1]), "moves": moves}
     verdict = next((v for v in reversed(history.verdicts) if v.version == number), None)
     why = "it never was: no verdict let it through"
     if verdict is not None and verdict.outcome == "promote":
@@ -322,7 +336,7 @@ def is_champion(history: History, number: str) -> dict[str, Any]:
         why = f"it was promoted and waits until it is ready, at {iso(ready)}, or was overtaken by then"
     elif verdict is not None:
         why = f"it never was: {verdict.outcome}: {verdict.reason}"
-    return {"now": False, "why": why, "moves": moves}
+    return {"now": False, "heeded": history.heeded, "why": why, "moves": moves}
 
 
 def _told(move: dict[str, Any]) -> str:
@@ -332,14 +346,3 @@ def _told(move: dict[str, Any]) -> str:
 
 def _plain(verdict: Verdict) -> dict[str, Any]:
     return {**asdict(verdict), "evidence": dict(verdict.evidence)}
-
-
-def iso(instant: int) -> str:
-    """An instant in ISO 8601, UTC.
-
-    Examples
-    --------
-    >>> iso(0), iso(1)
-    ('1970-01-01T00:00:00Z', '1970-01-01T00:00:00.000001Z')
-    """
-    return moment(instant).isoformat().replace("+00:00", "Z")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, final
 
 
@@ -53,7 +54,7 @@ class Metrics:
             self._done.labels(name).set_to_current_time()
             if facts["loss"] is not None:
                 self._loss.labels(name).set(facts["loss"])
-            self._at.labels(name).set(facts["instant"] / 1e6)
+            self._at.labels(name).set(datetime.fromisoformat(facts["at"]).timestamp())
         elif event == "trained":
             self._trainings.labels(name).inc()
         elif event == "verdict":

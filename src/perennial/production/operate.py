@@ -12,20 +12,41 @@ from dataclasses import dataclass
 
 from perennial.core.errors import ConfigError, LedgerError
 from perennial.learners.golden import reproduces_set
-from perennial.ledger.errors import MissingBlob
-from perennial.ledger.records import Alias, AliasChange, Saved
+from perennial.ledger.errors import MissingBlob, UnknownVersion
+from perennial.ledger.records import ALIASES, Alias, AliasChange, Saved
 from perennial.ledger.sql import SqlLedger
 from perennial.production.deployment import Deployment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moved:
-    """What an operator did: ``version`` is champion now, ``left`` was before and is ``previous`` now."""
+    """What an operator did: ``version`` is champion now, ``left`` was before and is ``previous`` now.
+
+    ``closed``: the deployment was run to its end, so that no row comes that it could answer.
+    """
 
     version: str
     left: str | None
     reason: str
     actor: str
+    closed: bool
+
+
+def numbered(ledger: SqlLedger, version: str) -> str:
+    """The number of a version that is named by its number or by a pointer: champion, challenger or previous.
+
+    Raises
+    ------
+    UnknownVersion
+        If nothing is pointed at. Whether there is a version of a number is not looked up.
+    """
+    for name in ALIASES:
+        if version == name:
+            number = ledger.alias(name).version
+            if number is None:
+                raise UnknownVersion(f"{ledger.deployment!r} has no {name} now: see  perennial versions")
+            return number
+    return version
 
 
 def promote(ledger: SqlLedger, deployment: Deployment, number: str, *, actor: str, reason: str = "") -> Moved:
@@ -99,7 +120,9 @@ def _move(
     if fault is not None:
         raise LedgerError(f"{number} cannot be made champion, {fault}: choose another, and see  perennial doctor")
     # event time, as the run's own moves have it: what is asked of the past then agrees with who served
-    now = max((entry.now for entry in ledger.entries()), default=saved.version.at)
+    now, closed = saved.version.at, False
+    for entry in ledger.entries():
+        now, closed = max(now, entry.now), closed or entry.kind == "close"
     changes = [AliasChange(
         alias="champion", version=number, generation=champion.generation, reason=reason, actor=actor, at=now
     )]  # fmt: skip
@@ -109,7 +132,7 @@ def _move(
             at=now,
         ))  # fmt: skip
     ledger.set_aliases(changes)
-    return Moved(version=number, left=champion.version, reason=reason, actor=actor)
+    return Moved(version=number, left=champion.version, reason=reason, actor=actor, closed=closed)
 
 
 def broken(ledger: SqlLedger, deployment: Deployment, saved: Saved) -> str | None:

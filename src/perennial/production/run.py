@@ -22,7 +22,7 @@ from perennial.core.features import Features
 from perennial.core.protocols import Learner
 from perennial.core.records import Appoint, Batch, Close, Lesson, Tick, Turn, Version
 from perennial.core.state import State, Stored
-from perennial.core.times import EPOCH, micros, moment
+from perennial.core.times import EPOCH, iso, micros
 from perennial.engine import Engine, Event
 from perennial.gate import Gate
 from perennial.learners.golden import golden_set
@@ -608,8 +608,7 @@ class Run:
         return f"{wait} (if it is as good, and they disagree on {DISAGREEMENT:.0%} of the rows)"
 
     def _say(self, entry: Entry, turn: Turn) -> None:
-        at = f"{moment(entry.now):%Y-%m-%dT%H:%M:%SZ}"
-        common = {"deployment": self._deployment.name, "turn": entry.turn, "at": at}
+        common = {"deployment": self._deployment.name, "turn": entry.turn, "at": iso(entry.now)}
         facts: dict[str, Any] = {
             "kind": entry.kind,
             "rows": entry.rows,
@@ -617,7 +616,6 @@ class Run:
             "loss": _mean(turn),
             "joined": len(turn.joined.position),
             "late": entry.late,
-            "instant": entry.now,
             "cpu_seconds": round(entry.cpu_seconds, 6),
         }
         self._tell("turn", {**common, **facts})

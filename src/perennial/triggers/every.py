@@ -32,9 +32,9 @@ class Every:
         assert self.interval is not None
         step = micros(self.interval)
         due = facts.anchor + ((facts.trained_at - facts.anchor) // step + 1) * step
-        return Decision(
-            facts.now >= due, f"checkpoint of {moment(due):%Y-%m-%d %H:%M}, every {spell(self.interval)}"
-        ), state
+        fire = facts.now >= due
+        what = "checkpoint of" if fire else "next checkpoint"
+        return Decision(fire, f"{what} {moment(due):%Y-%m-%d %H:%M}, every {spell(self.interval)}"), state
 
     def trained(self, state: Any, facts: Facts) -> Any:  # noqa: ARG002 - the protocol's arguments
         """No state."""

@@ -63,7 +63,8 @@ class TestEvery:
 
     def test_reasons_name_the_facts(self) -> None:
         """An operator sees the checkpoint or the count."""
-        assert "2026-03-09 00:00" in every("7d").step(None, facts(7))[0].reason
+        assert every("7d").step(None, facts(7))[0].reason == "checkpoint of 2026-03-09 00:00, every 7d"
+        assert every("7d").step(None, facts(6))[0].reason == "next checkpoint 2026-03-09 00:00, every 7d"
         assert "1,200 newly labelled rows" in every(rows=1000).step(None, facts(n=1200))[0].reason
 
 
