@@ -199,7 +199,9 @@ def test_a_position_that_is_gone_is_told(tmp_path):
     other = rows.slice(200, 300)
     changed = other.set_column(1, "a", pa.array(np.zeros(300)))
     pq.write_table(changed, folder / "0001.parquet")
-    with pytest.raises(OffsetGone, match=r"row 280 of 0001\.parquet is not what it was.*rewritten"):
+    with pytest.raises(
+        OffsetGone, match=r"row 280 \(in .*/0001\.parquet\), counting from 0, is not what it was.*rewritten"
+    ):
         arrived(intake)
     (folder / "0001.parquet").unlink()
     with pytest.raises(OffsetGone, match=r"0001\.parquet, read up to row 281, is no longer in"):
@@ -275,5 +277,5 @@ def test_a_column_that_changes_its_type_is_told(tmp_path):
         arrived(intake)
     wrong = rows.slice(200, 100)
     pq.write_table(wrong.set_column(1, "a", pa.array(["x"] * 100)), folder / "2.parquet")
-    with pytest.raises(pn.DataError, match="'a' is double in earlier files and string in 2"):
+    with pytest.raises(pn.DataError, match=r"'a' is double in earlier files and string in .*files/2\.parquet"):
         arrived(intake)

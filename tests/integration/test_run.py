@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from sklearn.naive_bayes import GaussianNB
 
 import perennial as pn
-from perennial import strategies, triggers
+from perennial import cli, strategies, triggers
 from perennial.gate import Gate
 from perennial.ledger.errors import LeaseHeld, LeaseLost, StorageError
 from perennial.ledger.records import AliasChange
@@ -227,7 +228,7 @@ def test_rows_that_break_a_rule_are_told_and_the_run_resumes(shop):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 3, err
     assert json.loads(out)["error"]["kind"] == "DataError"
-    assert "1.parquet" in err
+    assert "row 60 (in rows/1.parquet), counting from 0: 2024-" in err
     before = turns(shop)
     assert before >= 4
     put(shop, "1", 100, 200)
@@ -235,6 +236,47 @@ def test_rows_that_break_a_rule_are_told_and_the_run_resumes(shop):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert turns(shop) == 8
+
+
+def test_a_csv_file_that_breaks_a_rule_is_told_by_line_and_value(shop, capsys):
+    """A word among numbers in rows that came later, and rows of one batch in two files: file, line, code 3."""
+    config = shop / "perennial.yaml"
+    config.write_text(YAML.replace("source: rows", f"source: {shop}/rows/*.csv"))
+    pa.csv.write_csv(rows(0, 100), shop / "rows" / "0.csv")
+    assert cli.main(["run", "--once", "-c", str(config)]) == 0
+    whole = (shop / "rows" / "0.csv").read_text()
+    words = rows(100, 130).to_pandas().astype({"a": str})
+    words.loc[7, "a"] = "n.a.?"
+    (shop / "rows" / "0.csv").write_text(whole + words.to_csv(header=False, index=False))
+    capsys.readouterr()
+    assert cli.main(["run", "--once", "-c", str(config)]) == 3
+    assert (
+        f"column 'a', line 109 of {shop}/rows/0.csv: 'n.a.?' where earlier rows hold double" in capsys.readouterr().err
+    )
+    (shop / "rows" / "0.csv").write_text(whole)
+    late = rows(100, 150).to_pandas()
+    late.loc[3, "at"] -= np.timedelta64(30, "D")
+    late.to_csv(shop / "rows" / "1.csv", index=False)
+    assert cli.main(["run", "--once", "-c", str(config)]) == 3
+    assert f"line 5 of {shop}/rows/1.csv: 2025-12-" in capsys.readouterr().err
+
+
+def test_what_is_not_there(shop, capsys):
+    """A path that leads nowhere is a wrong setting, code 2; a file that was read and is gone breaks a rule, code 3."""
+    config = ["-c", str(shop / "perennial.yaml")]
+    put(shop, "0", 0, 100)
+    put(shop, "1", 100, 200)
+    assert cli.main(["run", "--once", *config]) == 0
+    (shop / "rows" / "1.parquet").rename(shop / "elsewhere.parquet")
+    assert cli.main(["run", "--once", *config]) == 3
+    (shop / "rows").rename(shop / "moved")
+    assert cli.main(["run", "--once", *config]) == 2
+    assert cli.main(["backtest", *config]) == 2
+    assert cli.main(["predict", str(shop / "none.parquet"), "-o", str(shop / "said.parquet"), *config]) == 2
+    assert cli.main(["init", str(shop / "none.parquet"), "-o", str(shop / "new.yaml")]) == 2
+    assert cli.main(["run", "--once", "-c", str(shop / "none.yaml")]) == 2
+    told = capsys.readouterr().err
+    assert f"{config[1]}, line 2: stream.source=" in told
 
 
 # ---------------------------------------------------------------------- in this process

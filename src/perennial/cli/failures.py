@@ -27,9 +27,9 @@ INTERRUPTED = 130
 
 #: exit code and meaning of each kind of error
 CODES: tuple[tuple[type[Exception], int, str], ...] = (
-    (ConfigError, 2, "a setting or an argument is wrong"),
-    (typer.TyperException, 2, "a setting or an argument is wrong"),
-    (DataError, 3, "the data break a rule"),
+    (ConfigError, 2, "a setting or an argument is wrong, or leads to no file"),
+    (typer.TyperException, 2, "a setting or an argument is wrong, or leads to no file"),
+    (DataError, 3, "the data break a rule, or what was read of them is there no more"),
     (LearnerError, 4, "a learner cannot do what was asked, or failed"),
     (LedgerError, 5, "what happened cannot be recorded or read, or was saved by another release"),
     (FormatError, 5, "what happened cannot be recorded or read, or was saved by another release"),

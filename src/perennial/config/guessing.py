@@ -218,7 +218,7 @@ def _instants(column: Any, name: str) -> NDArray[np.int64] | None:
     if head.null_count == len(head) or not _may_be_time(head.type):
         return None
     try:
-        return Instants(name, head.type, None).convert(head, 0, "")
+        return Instants(name, head.type, None).convert(head, 0, ())
     except (DataError, pa.ArrowException):
         return None
 
@@ -254,6 +254,7 @@ def _pass(source: str, time: str, target: str, still: Sequence[str]) -> tuple[ND
     import pyarrow.compute as pc
 
     from perennial.stream.instants import Instants
+    from perennial.stream.sources import Part
 
     instants, labels, reader = [], [], None
     values: dict[str, set[Any]] = {name: set() for name in still}
@@ -261,7 +262,7 @@ def _pass(source: str, time: str, target: str, still: Sequence[str]) -> tuple[ND
     for block in _blocks(source, [time, target, *still]):
         column = block.column(block.schema.get_field_index(time))
         reader = reader if reader is not None else Instants(time, column.type, None)
-        instants.append(reader.convert(column, first, source))
+        instants.append(reader.convert(column, first, (Part(0, 0, source),)))
         labels.append(block.column(block.schema.get_field_index(target)))
         first += block.num_rows
         for name, seen in values.items():

@@ -121,7 +121,7 @@ def parse(text: str, file: str | Path = "perennial.yaml") -> Loaded:
     >>> parse(text).config.strategies["weekly"].kind
     'stateless'
     """
-    document = read(text, Path(file).name)
+    document = read(text, str(file))
     config = checked(document.data, name=document.name, lines=document.lines)
     return Loaded(config=config, document=document, file=Path(file))
 

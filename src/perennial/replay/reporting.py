@@ -155,6 +155,9 @@ def report_of(
     }
 
 
+UNTESTED = "no test of significance was made"
+
+
 def recommend(
     evaluation: Evaluation, accounts: Sequence[Account], prices: Prices | None, lines: Mapping[str, Baseline]
 ) -> dict[str, str] | None:
@@ -162,7 +165,8 @@ def recommend(
     if prices is not None:
         best = min(accounts, key=lambda account: account.result.costs["money"])
         amount = best.result.costs["money"]
-        return {"strategy": best.result.name, "by": "money", "reason": f"lowest total cost, {amount:,.2f}"}
+        reason = f"lowest total cost, {amount:,.2f}; {UNTESTED}"
+        return {"strategy": best.result.name, "by": "money", "reason": reason}
     metric = evaluation.metrics[0]
     able = [account for account in accounts if account.result.scores[metric.name] is not None]
     if not able:
@@ -175,7 +179,7 @@ def recommend(
 
     best = min(able, key=rank)
     word = "highest" if metric.greater_is_better else "lowest"
-    reason = f"{word} {metric.name}, {best.result.scores[metric.name]:.4g}; no test of significance was made"
+    reason = f"{word} {metric.name}, {best.result.scores[metric.name]:.4g}; {UNTESTED}"
     for line in lines.values():
         said = line.scores[metric.name]
         if said is not None and (said > -rank(best) if metric.greater_is_better else said < rank(best)):

@@ -23,7 +23,7 @@ from perennial.stream.joining import Entry, LabelRule, label_type
 from perennial.stream.lookback import LookBack, load_function
 from perennial.stream.prepared import EXTRA
 from perennial.stream.settings import Stream
-from perennial.stream.sources import Source
+from perennial.stream.sources import Origin, Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +118,7 @@ class Canonical:
         """Whether features are built from past rows, and the last instant's wait for its end."""
         return self._lookback is not None
 
-    def instants(self, rows: Any, origin: str, first: int | None = None) -> NDArray[np.int64]:
+    def instants(self, rows: Any, origin: Origin, first: int | None = None) -> NDArray[np.int64]:
         """Event times of rows that follow those taken so far, shape (n,)."""
         at = self.rows if first is None else first
         return self._time.convert(rows.column(self._stream.time), at, origin)
@@ -127,7 +127,7 @@ class Canonical:
         """Rows whose instants were asked for, and that were not taken, are read again."""
         self._time.restore([self._last[0], *self._time.state()[1:]])
 
-    def take(self, rows: Any, time: NDArray[np.int64], origin: str, *, looked: int = 0) -> Taken:
+    def take(self, rows: Any, time: NDArray[np.int64], origin: Origin, *, looked: int = 0) -> Taken:
         """The next rows; ``time`` is what :meth:`instants` gave. The first ``looked`` have had their features built."""
         first = self.rows
         newest, late = self._order.advance(time, first, origin)
@@ -178,7 +178,7 @@ class Canonical:
         labels: Any,
         known_at: NDArray[np.int64],
         first: int,
-        origin: str,
+        origin: Origin,
     ) -> dict[str, Any]:
         """All columns that are no features, by the name they are stored under."""
         stream = self._stream
@@ -194,7 +194,7 @@ class Canonical:
             out[EXTRA + name] = _amounts(rows.column(name), name)
         return out
 
-    def _label(self, rows: Any, time: NDArray[np.int64], first: int, origin: str) -> tuple[Any, NDArray[np.int64]]:
+    def _label(self, rows: Any, time: NDArray[np.int64], first: int, origin: Origin) -> tuple[Any, NDArray[np.int64]]:
         stream = self._stream
         if stream.target in self._types:
             labels = rows.column(stream.target).cast(self.label_type, safe=False)
@@ -292,7 +292,7 @@ def wanted_types(stream: Stream, source: Source, extra: tuple[str, ...]) -> dict
     return types
 
 
-def _weights(column: Any, name: str, first: int, origin: str) -> Any:
+def _weights(column: Any, name: str, first: int, origin: Origin) -> Any:
     try:
         weights = column.cast(pa.float64(), safe=False)
     except pa.ArrowException as error:

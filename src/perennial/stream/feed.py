@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, final, runtime_checkable
 
 from perennial.core.errors import ConfigError, DataError
-from perennial.stream.sources import Source, check_types, files_of, is_url, open_files
+from perennial.stream.sources import Source, check_types, files_of, is_url, open_files, place
 
 
 @final
@@ -66,7 +66,7 @@ class Position:
 class Run:
     """Some rows of one file or table, in order, and where the first of them stands in it.
 
-    ``keys`` holds, of a table, where each row stands in the order of arrival.
+    ``keys`` holds, of a table, where each row stands in the order of arrival; ``path`` is the file's, for errors.
     """
 
     rows: Any
@@ -74,6 +74,7 @@ class Run:
     start: int
     earlier: int = 0
     keys: Sequence[tuple[Any, ...]] = ()
+    path: str = ""
 
     def position(self, upto: int) -> Position:
         """The position after the first ``upto`` rows, at least one."""
@@ -225,7 +226,7 @@ class Feed:
             was, now = self.known.get(file.name), _size(file)
             if was is not None and now is not None and now != was:
                 raise OffsetGone(
-                    f"{file.name} had {was:,} bytes when it was read to its end and has {now:,} now, and later files "
+                    f"{file} had {was:,} bytes when it was read to its end and has {now:,} now, and later files "
                     "were begun: rows that come belong in a later file; put it back as it was"
                 )
 
@@ -238,15 +239,15 @@ class Feed:
             size = block.rows.num_rows
             if start < skip <= start + size and row_digest(block.rows.slice(skip - start - 1, 1)) != last:
                 raise OffsetGone(
-                    f"row {skip - 1:,} of {file.name} is not what it was when it was read: the file was rewritten; "
+                    f"{place(file, skip - 1)}, is not what it was when it was read: the file was rewritten; "
                     "put it back, or start a deployment of a new name from here"
                 )
             low = max(skip - start, 0)
             if low < size:
-                yield Run(rows=block.rows.slice(low), file=file.name, start=start + low, earlier=number)
+                yield Run(rows=block.rows.slice(low), file=file.name, start=start + low, earlier=number, path=str(file))
             start += size
         if start < skip:
             raise OffsetGone(
-                f"{file.name} has {start:,} rows, and {skip:,} of it were read: it was cut short; put the rows back, "
+                f"{file} has {start:,} rows, and {skip:,} of it were read: it was cut short; put the rows back, "
                 "or start a deployment of a new name from here"
             )

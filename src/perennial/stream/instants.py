@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 
 from perennial.core.errors import DataError
 from perennial.core.times import micros, moment, spell
+from perennial.stream.sources import Origin, place
 
 _LOWEST = -(2**62)
 
 
-def where(row: int, origin: str) -> str:
-    """A row as errors name it."""
-    return f"row {row}" + (f" (in {origin})" if origin else "") + ", counting from 0"
+def where(row: int, origin: Origin) -> str:
+    """A row, given by its position in the stream, as errors name it: its place in the file that it came from."""
+    part = next((part for part in reversed(origin) if part.first <= row), None)
+    return f"row {row}, counting from 0" if part is None else place(part.file, part.row + row - part.first)
 
 
 @final
@@ -60,7 +62,7 @@ class Instants:
                 f"first, e.g. pandas.to_datetime(frame[{column!r}], unit='s')"
             )
 
-    def convert(self, array: Any, first: int, origin: str) -> NDArray[np.int64]:
+    def convert(self, array: Any, first: int, origin: Origin) -> NDArray[np.int64]:
         """Instants of a block, shape (n,); a null is ``NEVER``. ``first`` is the position of its first row."""
         from perennial.core.times import NEVER
 
@@ -86,7 +88,7 @@ class Instants:
         """Go on from what :meth:`state` gave."""
         self._last, self._zoned, self.naive = state
 
-    def _parse(self, array: Any, first: int, origin: str) -> Any:
+    def _parse(self, array: Any, first: int, origin: Origin) -> Any:
         tries = [pa.timestamp(unit, tz=tz) for tz in (None, "UTC") for unit in ("us", "ns")]
         if self._zoned is not None:
             tries = [t for t in tries if (t.tz is not None) == self._zoned]
@@ -100,7 +102,7 @@ class Instants:
             return parsed
         raise self._unparsable(array, tries, first, origin)
 
-    def _unparsable(self, array: Any, tries: list[Any], first: int, origin: str) -> DataError:
+    def _unparsable(self, array: Any, tries: list[Any], first: int, origin: Origin) -> DataError:
         for row, value in enumerate(array):
             if not any(_casts(value, dtype) for dtype in tries):
                 zone = "" if self._zoned is None else f" {'with' if self._zoned else 'without'} an offset, as before"
@@ -113,7 +115,7 @@ class Instants:
             "write all with one, or all without"
         )
 
-    def _local(self, times: Any, first: int, origin: str) -> NDArray[np.int64]:
+    def _local(self, times: Any, first: int, origin: Origin) -> NDArray[np.int64]:
         naive = _micros(times)
         if self._stated is None or self._stated == "UTC":
             return naive
@@ -131,7 +133,7 @@ class Instants:
                 out[i] = late[i]
         return out
 
-    def _skipped(self, times: Any, first: int, origin: str) -> DataError:
+    def _skipped(self, times: Any, first: int, origin: Origin) -> DataError:
         for row, value in enumerate(times):
             try:
                 pc.assume_timezone(value, self._stated, ambiguous="earliest")
@@ -169,7 +171,9 @@ class Order:
         self._lateness = lateness
         self.newest = _LOWEST
 
-    def advance(self, time: NDArray[np.int64], first: int, origin: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    def advance(
+        self, time: NDArray[np.int64], first: int, origin: Origin
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """The newest event time up to each row, and whether the row lies before an earlier one.
 
         Raises

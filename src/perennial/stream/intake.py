@@ -26,6 +26,7 @@ from perennial.stream.encoding import Encoder
 from perennial.stream.feed import Feed, Growing, OffsetGone, Owned, Position, Run, feed_of
 from perennial.stream.prepared import Labels, Piece
 from perennial.stream.settings import Stream
+from perennial.stream.sources import Part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +137,14 @@ class _Pending:
         if len(parts) == 1:
             return parts[0], times[0]
         return pa.Table.from_batches(parts).combine_chunks().to_batches()[0], np.concatenate(times)
+
+    def origin(self, first: int) -> tuple[Part, ...]:
+        """Where rows came from, if the first of them has this position in the stream."""
+        out = []
+        for held in self.held:
+            out.append(Part(first, held.run.start + held.at, held.run.path or held.run.file))
+            first += held.left
+        return tuple(out)
 
     def take(self, rows: int) -> Position:
         """Let go of the first rows; gives the position after them."""
@@ -298,7 +307,8 @@ class Intake:
         if run is None:
             return False
         canon = self._canonical
-        time = canon.instants(run.rows, run.file, first=canon.rows + len(self._pending))
+        first = canon.rows + len(self._pending)
+        time = canon.instants(run.rows, (Part(first, run.start, run.path or run.file),), first=first)
         self._pending.add(run, time, canon.newest, self._stream.calendar, canon.zone, self._floor)
         return True
 
@@ -331,7 +341,7 @@ class Intake:
         canon, pending = self._canonical, self._pending
         assert self._labels is not None
         n, ahead = bounds.rows, bounds.ahead
-        (rows, time), origin = pending.slice(0, n), pending.held[0].run.file
+        (rows, time), origin = pending.slice(0, n), pending.origin(canon.rows)
         before = self._built
         looked = 0 if before is None else min(before.num_rows, n)
         first = canon.rows

@@ -17,6 +17,7 @@ from perennial.core.errors import ConfigError, DataError
 from perennial.core.records import Label
 from perennial.core.times import NEVER, micros, moment
 from perennial.stream.instants import where
+from perennial.stream.sources import Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class LabelRule:
         return len(self._log) - len(self._rows_of)
 
     def apply(
-        self, labels: Any, time: NDArray[np.int64], known: NDArray[np.int64] | None, first: int, origin: str
+        self, labels: Any, time: NDArray[np.int64], known: NDArray[np.int64] | None, first: int, origin: Origin
     ) -> tuple[Any, NDArray[np.int64]]:
         """Labels and the instants at which they become known, ``NEVER`` for none.
 
@@ -190,7 +191,7 @@ def _like(absent: Any, dtype: Any) -> Any:
     return value
 
 
-def _check_order(time: NDArray[np.int64], known: NDArray[np.int64], first: int, origin: str) -> None:
+def _check_order(time: NDArray[np.int64], known: NDArray[np.int64], first: int, origin: Origin) -> None:
     if (wrong := known < time).any():
         row = int(np.argmax(wrong))
         raise DataError(

@@ -36,7 +36,7 @@ from perennial.stream.prepared import (
     Prepared,
 )
 from perennial.stream.settings import Stream
-from perennial.stream.sources import BLOCK_BYTES, BLOCK_ROWS, Block, Source, Widened, open_source
+from perennial.stream.sources import BLOCK_BYTES, BLOCK_ROWS, Block, Part, Source, Widened, open_source
 
 Progress = Callable[[int, int | None], None]
 
@@ -95,7 +95,8 @@ class _Pass:
 
     def _take(self, block: Block) -> None:
         first = self._canon.rows
-        taken = self._canon.take(block.rows, self._canon.instants(block.rows, block.origin), block.origin)
+        origin = (Part(first, block.start, block.origin),) if block.origin else ()
+        taken = self._canon.take(block.rows, self._canon.instants(block.rows, origin), origin)
         self._bounds.see(taken.newest, first)
         self._first_time = min(self._first_time, int(taken.time.min()))
         self._late += int(taken.late.sum())
@@ -209,7 +210,8 @@ def _label_log(stream: Stream) -> _Log | None:
     ids: list[Any] = []
     labels: list[Any] = []
     instants = [np.empty(0, dtype=np.int64)]
-    for rows, origin in blocks:
+    for rows, file, start in blocks:
+        origin = (Part(len(ids), start, file),) if file else ()
         instants.append(known.convert(rows.column(columns["known_at"]), len(ids), origin))
         ids += rows.column(columns["id"]).to_pylist()
         labels += rows.column(columns["target"]).cast(dtype, safe=False).to_pylist()

@@ -6,9 +6,11 @@ words are ``string`` (whatever their width or dictionary), and a column of nulls
 
 from __future__ import annotations
 
+import csv
 import glob
+import gzip
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeGuard, final
 
@@ -27,10 +29,22 @@ _CONVERSION = re.compile(r"In CSV column #(\d+):.*conversion error to (\w+).*?: 
 
 
 class Block(NamedTuple):
-    """Some rows, and the file they came from (empty if none)."""
+    """Some rows, the file they came from (empty if none), and where the first of them stands in it."""
 
     rows: Any
     origin: str
+    start: int = 0
+
+
+class Part(NamedTuple):
+    """Rows of the stream from position ``first`` on are those of a file from its row ``row`` on."""
+
+    first: int
+    row: int
+    file: str
+
+
+Origin = Sequence[Part]  #: where rows came from, in order; empty if from no file
 
 
 class Source(Protocol):
@@ -140,11 +154,13 @@ def check_types(file: Path, types: Mapping[str, Any], *, grows: bool = False) ->
     found = [
         (origin, {name: dtype for name, dtype in columns.items() if name in types}) for origin, columns in source.found
     ]
+    if isinstance(source, _Csv):
+        source.check(file, types)
     unified = _unify([("earlier files", dict(types)), *found], promote=isinstance(source, _Csv))
     for name, dtype in types.items():
         if unified[name] != dtype:
             raise DataError(
-                f"column {name!r} is {dtype} in earlier files and {unified[name]} in {file.name}: a column keeps its "
+                f"column {name!r} is {dtype} in earlier files and {unified[name]} in {file}: a column keeps its "
                 "type; convert the file"
             )
 
@@ -235,12 +251,15 @@ def _conform(batch: Any, types: dict[str, Any]) -> Any:
     return pa.record_batch(columns, schema=pa.schema(list(types.items())))
 
 
-def _cut(batch: Any, types: dict[str, Any], origin: str) -> Iterator[Block]:
-    if not batch.num_rows:
-        return
-    rows = max(1, min(BLOCK_ROWS, BLOCK_BYTES * batch.num_rows // max(batch.nbytes, 1)))
-    for start in range(0, batch.num_rows, rows):
-        yield Block(_conform(batch.slice(start, rows), types), origin)
+def _cut(batches: Iterable[Any], types: dict[str, Any], origin: str) -> Iterator[Block]:
+    done = 0
+    for batch in batches:
+        if not batch.num_rows:
+            continue
+        rows = max(1, min(BLOCK_ROWS, BLOCK_BYTES * batch.num_rows // max(batch.nbytes, 1)))
+        for start in range(0, batch.num_rows, rows):
+            yield Block(_conform(batch.slice(start, rows), types), origin, done + start)
+        done += batch.num_rows
 
 
 def _from_pandas(frame: Any) -> Any:
@@ -273,8 +292,7 @@ class _Memory:
         return {f.name: canonical_type(f.type) for f in schema if f.name not in ignore}
 
     def blocks(self, types: dict[str, Any]) -> Iterator[Block]:
-        for batch in self._reader:
-            yield from _cut(batch, types, "")
+        yield from _cut(self._reader, types, "")
 
 
 @final
@@ -297,7 +315,7 @@ class _Parquet:
             except (pa.ArrowException, OSError) as error:
                 raise DataError(f"{file} cannot be read as Parquet: {error}") from error
             self.names = self.names or schema.names
-            found.append((file.name, {f.name: _flat(f.type) for f in schema if f.name not in ignore}))
+            found.append((str(file), {f.name: _flat(f.type) for f in schema if f.name not in ignore}))
         self.rows, self.found = rows, found
         return _unify(found, promote=False)
 
@@ -308,8 +326,7 @@ class _Parquet:
                 size = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
                 rows = max(16, min(BLOCK_ROWS, BLOCK_BYTES * meta.num_rows // max(size, 1)))
                 try:
-                    for batch in parquet.iter_batches(batch_size=rows, columns=list(types)):
-                        yield from _cut(batch, types, file.name)
+                    yield from _cut(parquet.iter_batches(batch_size=rows, columns=list(types)), types, str(file))
                 except (pa.ArrowException, OSError) as error:
                     raise DataError(f"{file} cannot be read as Parquet: {error}") from error
 
@@ -338,7 +355,7 @@ class _Csv:
                 raise DataError(f"{file} cannot be read as CSV: {error}") from error
             self._columns[file.name] = schema.names
             self.names = self.names or schema.names
-            found.append((file.name, {f.name: f.type for f in schema if f.name not in ignore}))
+            found.append((str(file), {f.name: f.type for f in schema if f.name not in ignore}))
         self.found = found
         unified = _unify(found, promote=True)
         self._empty = {name for name in unified if all(pa.types.is_null(columns[name]) for _, columns in found)}
@@ -348,8 +365,7 @@ class _Csv:
         for file in self._files:
             try:
                 with self._open(file, types, list(types)) as reader:
-                    for batch in reader:
-                        yield from _cut(batch, types, file.name)
+                    yield from _cut(reader, types, str(file))
             except (pa.ArrowException, OSError) as error:
                 self._widen(file, str(error), types)
                 raise DataError(f"{file} cannot be read as CSV: {error}") from error
@@ -379,10 +395,76 @@ class _Csv:
         if old == pa.int64() and _is_number(value):
             self._wider[name] = pa.float64()
             raise Widened
+        self._refuse_misfit(file, name, old)
         raise DataError(
-            f"column {name!r} of {file.name} holds {value!r} where earlier rows hold {old}: a column keeps its type; "
+            f"column {name!r} of {file} holds {value!r} where earlier rows hold {old}: a column keeps its type; "
             "correct the value, or list the column under `drop`"
         )
+
+    def check(self, file: Path, types: Mapping[str, Any]) -> None:
+        """Raise ``DataError`` for the first value that does not fit, in a column that seems to be of another type."""
+        seen = dict(next(columns for origin, columns in self.found if origin == str(file)))
+        for name, dtype in types.items():
+            now = seen.get(name, dtype)
+            if now != dtype and not pa.types.is_null(now) and (now, dtype) != (pa.int64(), pa.float64()):
+                self._refuse_misfit(file, name, dtype)
+
+    def _refuse_misfit(self, file: Path, name: str, dtype: Any) -> None:
+        if (found := self._misfit(file, name, dtype)) is not None:
+            row, value = found
+            raise DataError(
+                f"column {name!r}, {place(file, row)}: {value!r} where earlier rows hold {dtype}: a column keeps its "
+                "type; correct the value, or list the column under `drop`"
+            )
+
+    def _misfit(self, file: Path, name: str, dtype: Any) -> tuple[int, str] | None:
+        """The first value of a column that a type does not hold, and its row; None if every value fits."""
+        done = 0
+        with self._open(file, {name: pa.string()}, [name]) as reader:
+            for batch in reader:
+                column = batch.column(0)
+                if not _casts(column, dtype):
+                    rows = (row for row in range(len(column)) if not _casts(column.slice(row, 1), dtype))
+                    if (row := next(rows, None)) is not None:
+                        return done + row, column[row].as_py()
+                done += len(column)
+        return None
+
+
+def place(file: str | Path, row: int) -> str:
+    """Where a row of a file is, as people look for it: the line of a CSV file, else its number, counting from 0."""
+    if _kind(Path(file)) == "csv" and (line := _line(Path(file), row)) is not None:
+        return f"line {line:,} of {file}"
+    return f"row {row} (in {file}), counting from 0"
+
+
+def _line(file: Path, row: int) -> int | None:
+    """The line on which a row of a CSV file begins, counting from 1; None if that cannot be told.
+
+    The header, lines that are empty and quoted line ends count, as in an editor.
+    """
+    opened: Any = gzip.open if file.suffix.lower() == ".gz" else open
+    try:
+        with opened(file, "rt", encoding="utf-8-sig", errors="replace", newline="") as text:
+            lines = csv.reader(text)
+            begins = 1
+            for fields in lines:
+                if fields:
+                    if row < 0:
+                        return begins
+                    row -= 1
+                begins = lines.line_num + 1
+    except (OSError, csv.Error):
+        pass
+    return None
+
+
+def _casts(column: Any, dtype: Any) -> bool:
+    try:
+        column.cast(dtype)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return False
+    return True
 
 
 def _lines(file: Path) -> Any:

@@ -472,7 +472,7 @@ class Table:
             return
         once = TableFeed(self._source, self._reader.address.field, follow=False)
         for run in once.read(Position(), types):  # in pages: one long read would stop those who write
-            yield Block(run.rows, run.file)
+            yield Block(run.rows, run.file, run.start)
 
     def _streamed(self, types: dict[str, Any]) -> Iterator[Block]:
         """All rows that one instant sees, through a cursor of the server."""
@@ -483,13 +483,14 @@ class Table:
             reader.check_order(connection, order)
             streaming = connection.execution_options(stream_results=True, max_row_buffer=FIRST_ROWS)
             result = reader.rows(streaming, reader.statement(layout, order, types, limit=None))
-            width, size, before = len(order.keys), FIRST_ROWS, list[tuple[Any, ...]]()
+            width, size, before, done = len(order.keys), FIRST_ROWS, list[tuple[Any, ...]](), 0
             while rows := result.fetchmany(size):
                 keys = _keys(rows, width, reader.address)
                 _check_unique(before + keys, reader.address)
                 batch = reader.arrays(layout, rows, width, types)
                 size, before = _page_rows(batch), keys[-1:]
-                yield Block(batch, reader.address.name)
+                yield Block(batch, reader.address.name, done)
+                done += len(rows)
 
 
 # ---------------------------------------------------------------------- following

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import pickle
 import weakref
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ from perennial.core.features import Kind
 from perennial.core.records import Batch
 from perennial.core.times import NEVER, instant
 from perennial.stream import Prepared, Stream
+from perennial.stream.sources import place
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -374,7 +376,7 @@ def test_a_type_that_changes_between_files(tmp_path: Path) -> None:
     """A column that changes type is refused with both files, the column and both types, before any row is read."""
     write(tmp_path, "a.parquet", frame(4))
     write(tmp_path, "b.parquet", frame(4, n=["1", "2", "3", "4"]))
-    with pytest.raises(DataError, match=r"'n' is int64 in a.parquet and string in b.parquet"):
+    with pytest.raises(DataError, match=r"'n' is int64 in /.*/a.parquet and string in /.*/b.parquet"):
         Stream(tmp_path, time="at", target="y").prepare(tmp_path / "out")
     assert Stream(tmp_path, time="at", target="y", drop=["n"])  # dropped columns may change
 
@@ -383,7 +385,7 @@ def test_a_column_that_only_some_files_have(tmp_path: Path) -> None:
     """Files of a stream have the same columns."""
     write(tmp_path, "a.parquet", frame(4))
     write(tmp_path, "b.parquet", frame(4).drop(columns=["n"]))
-    with pytest.raises(DataError, match=r"'n' is in a.parquet but not in b.parquet"):
+    with pytest.raises(DataError, match=r"'n' is in /.*/a.parquet but not in /.*/b.parquet"):
         Stream(tmp_path, time="at").prepare(tmp_path / "out")
 
 
@@ -412,8 +414,38 @@ def test_csv_numbers_that_turn_into_words(tmp_path: Path) -> None:
     """A CSV column of numbers with a word far down is refused with the word."""
     lines = [f"{np.datetime64('2026-01-01') + np.timedelta64(i, 's')},z,{i}" for i in range(300_000)]
     (tmp_path / "a.csv").write_text("at,w,x\n" + "\n".join([*lines, "2027-01-01,z,oops"]))
-    with pytest.raises(DataError, match=r"'x' of a.csv holds 'oops'"):
+    with pytest.raises(DataError, match=r"'x', line 300,002 of /.*/a.csv: 'oops' where earlier rows hold int64"):
         Stream(tmp_path / "a.csv", time="at", drop=["w"]).prepare(tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["b.csv", "b.csv.gz"])
+def test_a_row_of_a_csv_file_is_told_by_its_line(tmp_path: Path, name: str) -> None:
+    """The line of that file as an editor counts: with its header, an empty line and a line end inside quotes."""
+    (tmp_path / "a.csv").write_text("at,w,x\n" + "".join(f"2026-01-0{i},z,{i}\n" for i in range(1, 6)))
+    text = 'at,w,x\n2026-01-06,"two\nlines",6\n\n2026-01-07,z,7\n{},z,8\n'
+    write_text: Any = gzip.open if name.endswith("gz") else open
+    for value, told in (("2026-01-05", "2026-01-05.* comes after 2026-01-07"), ("noon", "'noon' is no time")):
+        with write_text(tmp_path / name, "wt") as file:
+            file.write(text.format(value))
+        with pytest.raises(DataError, match=rf"'at', line 6 of /.*/{name}: {told}"):
+            Stream(str(tmp_path / "*.csv*"), time="at", drop=["w"]).prepare(tmp_path / "out")
+
+
+def test_a_row_of_a_parquet_file_is_told_by_its_number_there(tmp_path: Path) -> None:
+    """Not by that in the stream: whoever looks opens the file."""
+    rows = frame(8)
+    write(tmp_path, "a.parquet", rows[:4])
+    write(tmp_path, "b.parquet", rows[4:].iloc[[0, 2, 1, 3]])
+    with pytest.raises(DataError, match=r"'at', row 2 \(in /.*/b.parquet\), counting from 0: .* comes after"):
+        Stream(tmp_path, time="at", target="y").prepare(tmp_path / "out")
+
+
+def test_a_line_that_cannot_be_told_is_a_row(tmp_path: Path) -> None:
+    """A file that is gone by then, or a row that it does not have."""
+    (tmp_path / "a.csv").write_text("at\n2026-01-01\n")
+    assert place(tmp_path / "a.csv", 0) == f"line 2 of {tmp_path}/a.csv"
+    assert place(tmp_path / "a.csv", 1) == f"row 1 (in {tmp_path}/a.csv), counting from 0"
+    assert place(tmp_path / "b.csv", 0) == f"row 0 (in {tmp_path}/b.csv), counting from 0"
 
 
 BAD_DATA: list[tuple[dict[str, Any], dict[str, Any], str]] = [
