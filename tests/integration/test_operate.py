@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import pairwise
@@ -214,7 +215,7 @@ def test_explain_suggests_the_nearest(folder, capsys):
     assert error["kind"] == "UnknownVersion"
     assert error["message"].endswith("did you mean `5.0`? It has 5, from 1.0 to 5.0:  perennial versions")
     error = asked(capsys, folder, "trees", "promote", "best", code=5)["error"]
-    assert error["message"] == "'trees' has no version 'best': It has 5, from 1.0 to 5.0:  perennial versions"
+    assert error["message"] == "'trees' has no version 'best': it has 5, from 1.0 to 5.0:  perennial versions"
 
 
 def test_pointers_name_versions(folder, capsys, tmp_path):
@@ -241,6 +242,8 @@ def test_some_of_the_versions(folder, capsys):
     assert numbers("--status", "retired") == ["1.0", "2.0", "3.0"]
     assert numbers("--status", "retired", "--last", "1") == ["3.0"]
     assert numbers("--status", "rejected") == []
+    assert cli.main(["versions", "--status", "rejected", "-c", str(folder / "trees.yaml")]) == 0
+    assert capsys.readouterr().out == "no version is rejected\n"
     asked(capsys, folder, "trees", "versions", "--status", "gone", code=2)
 
 
@@ -249,12 +252,15 @@ def test_a_version_is_one_line(folder, capsys, monkeypatch, terminal):
     """On a terminal a long reason is cut off at its edge, in a pipe it is whole; never wrapped."""
     if terminal:
         monkeypatch.setenv("FORCE_COLOR", "1")
-        monkeypatch.setenv("COLUMNS", "80")
+        monkeypatch.setenv("COLUMNS", "90")
     capsys.readouterr()
     assert cli.main(["versions", "-c", str(folder / "trees.yaml")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 6
-    assert ("every 2d" in lines[-1], "…" in lines[-1]) == (not terminal, terminal)
+    assert ("every 2d" in lines[-1], lines[-1].count("…")) == (not terminal, int(terminal))
+    assert " champion " in lines[-1]
+    widest = max(len(re.sub(r"\x1b\[\d*m", "", line).rstrip()) for line in lines)
+    assert widest == 90 if terminal else widest > 90
 
 
 def test_a_long_line_is_told_shortly(folder, capsys):

@@ -52,7 +52,7 @@ def versions(
     with _ledger(_load(config)) as ledger:
         told = explain.versions(explain.History.read(ledger))
     told = [one for one in told if status in (None, one["status"])][-(last or 0) :]
-    _document(told) if as_json else _show_versions(told)
+    _document(told) if as_json else _show_versions(told, status)
 
 
 def explain(version: Which, config: Config = DEFAULT, as_json: Json = False) -> None:
@@ -332,30 +332,35 @@ def _document(told: Any) -> None:
 # -- what a person sees -----------------------------------------------------------------------------------------------
 
 
-def _show_versions(told: list[dict[str, Any]]) -> None:
+def _show_versions(told: list[dict[str, Any]], status: str | None) -> None:
     from rich.table import Table
     from rich.text import Text
 
     from perennial.cli import screen
 
     if not told:
-        return typer.echo("no version was made yet")
+        return typer.echo("no version was made yet" if status is None else f"no version is {status}")
     names = list(dict.fromkeys(name for one in told for name in one["scores"]))
-    table = Table(box=None, pad_edge=False)
-    for header in ("version", "parent", "status", "trained at", "rows", *names, "reason"):
-        right = header in ("rows", *names)
-        table.add_column(
-            header.replace("_", " "), no_wrap=True, overflow="ellipsis", justify="right" if right else "left",
-            min_width=None if header == "reason" else 7,
-        )  # fmt: skip
+    headers = ["version", "parent", "status", "trained at", "rows", *(name.replace("_", " ") for name in names)]
+    lines = []
     for one in told:
         losses = (f"{one['scores'][name]:.4g}" if name in one["scores"] else "" for name in names)
         at = one["at"][:16].replace("T", " ")
-        cells = (one["number"], one["parent"] or "", one["status"], at, f"{one['trained_rows']:,}", *losses)
-        table.add_row(*map(Text, (*cells, one["reason"])))
+        lines.append([one["number"], one["parent"] or "", one["status"], at, f"{one['trained_rows']:,}", *losses])
     out = screen.console()
-    if not out.is_terminal:
-        out.width = 10_000  # a pipe gets whole lines
+    # a reason that wraps makes columns that nobody reads: a terminal gets what fits, a pipe the whole
+    taken = sum(2 + max(map(len, column)) for column in zip(headers, *lines, strict=True))
+    room = max(out.width - taken, 10) if out.is_terminal else None
+    table = Table(box=None, pad_edge=False)
+    for header in headers:
+        table.add_column(header, no_wrap=True, justify="left" if header in headers[:4] else "right")
+    table.add_column("reason", no_wrap=True)
+    for one, cells in zip(told, lines, strict=True):
+        reason = Text(one["reason"])
+        if room is not None:
+            reason.truncate(room, overflow="ellipsis")
+        table.add_row(*map(Text, cells), reason)
+    out.width = max(out.width, 10_000 if room is None else taken + room)
     return out.print(table)
 
 

@@ -81,8 +81,8 @@ class UnknownVersion(LedgerError, LookupError):
         span = f"{len(known):,}, from {known[0]} to {known[-1]}" if len(known) > 1 else f"one, {known[0]}"
         wanted = _parts(number)
         near = min(known, key=lambda other: _distance(_parts(other), wanted)) if wanted is not None else ""
-        hint = f"did you mean `{near}`? " if near else ""
-        return cls(f"{deployment!r} has no version {number!r}: {hint}It has {span}:  perennial versions")
+        hint = f"did you mean `{near}`? It" if near else "it"
+        return cls(f"{deployment!r} has no version {number!r}: {hint} has {span}:  perennial versions")
 
 
 def _parts(number: str) -> tuple[int, int] | None:
