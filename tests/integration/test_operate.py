@@ -276,6 +276,17 @@ def test_a_long_line_is_told_shortly(folder, capsys):
     ]  # fmt: skip
 
 
+def test_a_row_alone_is_no_range(folder, capsys):
+    """A mix of few rows names each of them once."""
+    told = [asked(capsys, folder, "naive", "explain", v["number"]) for v in asked(capsys, folder, "naive", "versions")]
+    one = next(one for one in told if any(high - low == 1 for low, high in one["rows"]["ranges"][:6]))
+    ranges = one["rows"]["ranges"]
+    assert cli.main(["explain", one["number"], "-c", str(folder / "naive.yaml")]) == 0
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("rows ")]
+    shown = line.partition(": ")[2].partition(" and ")[0].split(", ")
+    assert shown == [f"{low}..{high - 1}" if high - low > 1 else str(low) for low, high in ranges[:6]]
+
+
 def test_every_stretch_of_service_is_told_in_both_clocks(folder, capsys):
     """Until a run heeds a word it is said who answers; then each stretch has its end, of the stream and of the wall."""
     file = configure(folder, "naive", "stretches")
@@ -540,6 +551,8 @@ def test_rows_that_were_erased_are_named(folder, capsys, tmp_path):
     assert asked(capsys, tmp_path, "forgets", "doctor")["sound"]
     assert asked(capsys, tmp_path, "forgets", "explain", "2.0")["rows"]["from"] == "2026-01-01T00:00:00Z"
     assert asked(capsys, tmp_path, "forgets", "rollback")["previous"]
+    assert cli.main(["erase", "--key", "eve", "-c", str(file)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(asked(capsys, tmp_path, "forgets", "versions"))
 
 
 def test_other_settings_reproduce_nothing(folder, capsys):

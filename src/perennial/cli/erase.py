@@ -47,4 +47,4 @@ def command(
         out.print(f"{erased.waiting:,} rows that waited in the ingest log are gone.")
     for version in erased.versions:
         of = f"{version.rows:,} of its rows" if version.rows else f"through {version.through}"
-        out.print(f"{version.number:>8}  had learned {of}; {version.advice}", markup=False)
+        out.print(f"{version.number:>8}  had learned {of}; {version.advice}", markup=False, soft_wrap=True)

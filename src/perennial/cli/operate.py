@@ -367,7 +367,7 @@ def _show_versions(told: list[dict[str, Any]], status: str | None) -> None:
 def _show_version(told: dict[str, Any]) -> None:
     rows, cost, champion = told["rows"], told["cost"], told["champion"]
     waits = "; it answers from the next turn on" if champion["now"] and not champion["heeded"] else ""
-    ranges = ", ".join(f"{low:,}..{high - 1:,}" for low, high in rows["ranges"][:6])
+    ranges = ", ".join(f"{low:,}..{high - 1:,}" if high - low > 1 else f"{low:,}" for low, high in rows["ranges"][:6])
     more = f" and {len(rows['ranges']) - 6} more runs" if len(rows["ranges"]) > 6 else ""
     lines = [
         ("version", f"{told['number']} of {told['deployment']}: {told['kind']}, {told['status']}"),
