@@ -310,6 +310,9 @@ def test_every_stretch_of_service_is_told_in_both_clocks(folder, capsys):
         spans = asked(capsys, folder, "stretches", "explain", "2.0")["served"]
         assert [(span["rows"], span["until"] is None) for span in spans] == [(48, False), (24, True)]
         assert spans[0]["until_turn"] < spans[1]["turn"]
+        assert cli.main(["served-at", spans[1]["from"], "-c", str(file)]) == 0
+        committed = spans[1]["committed"]["from"][:19]
+        assert f"2.0  since {spans[1]['from']} (committed {committed}Z): " in capsys.readouterr().out
         assert spans[0]["committed"]["until"] > spans[0]["committed"]["from"] > "2026-01-20"
         assert " to now: 24 rows" in told("2.0")[0][1]
         [left], _ = told("3.0")

@@ -85,7 +85,8 @@ def served_at(
     if told["version"] is None:
         return typer.echo(f"no version: {told['why']}")
     until = f" until {told['until']}" if told["until"] else ""
-    return typer.echo(f"{told['version']}  since {told['since']}{until}: {told['why']}")
+    committed = f"(committed {told['committed_at'][:19]}Z)"
+    return typer.echo(f"{told['version']}  since {told['since']} {committed}{until}: {told['why']}")
 
 
 # -- a word -----------------------------------------------------------------------------------------------------------
