@@ -26,8 +26,8 @@ from perennial.stream import ingest
 from perennial.stream.feed import Feed, OffsetGone, Owned, Position, SourceAway, feed_of
 from perennial.stream.ingest import Append, IngestFeed, IngestLog, KeyTaken, append_together
 from perennial.stream.sources import open_source
+from tests import postgres
 
-POSTGRES = os.environ.get("PERENNIAL_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/test")
 SCHEMA = pa.schema({"id": pa.int64(), "who": pa.string(), "x": pa.float64()})
 TYPES = {"id": pa.int64(), "who": pa.string()}
 
@@ -37,17 +37,8 @@ Url = Callable[..., str]
 @pytest.fixture(scope="module")
 def schema() -> Iterator[str]:
     """A schema of its own on a server."""
-    name = f"ingest_{secrets.token_hex(4)}"
-    engine = sa.create_engine(POSTGRES, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": 3})
-    try:
-        with engine.connect() as connection:
-            connection.execute(sa.text(f"CREATE SCHEMA {name}"))
-    except sa.exc.OperationalError as error:
-        pytest.skip(f"no PostgreSQL at {engine.url}: {error.orig}")
-    yield name
-    with engine.connect() as connection:
-        connection.execute(sa.text(f"DROP SCHEMA {name} CASCADE"))
-    engine.dispose()
+    with postgres.schema() as served:
+        yield sa.make_url(served).query["options"].partition("=")[2]
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -56,7 +47,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Url:
     if request.param == "sqlite":
         return lambda name="calls", **more: _url(f"sqlite:///{tmp_path}/own/ingest.db", log=name, **more)
     own, test = request.getfixturevalue("schema"), secrets.token_hex(4)
-    return lambda name="calls", **more: _url(POSTGRES, log=f"{name}-{test}", schema=own, **more)
+    return lambda name="calls", **more: _url(postgres.URL, log=f"{name}-{test}", schema=own, **more)
 
 
 def _url(base, **parameters):
@@ -553,7 +544,7 @@ def test_an_append_is_synced_before_it_returns(tmp_path, schema):
     with IngestLog.open(f"sqlite:///{tmp_path}/ingest.db?log=calls", SCHEMA) as log, log._database.writing() as one:
         found = [one.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
         assert found == ["wal", 2]
-    off = _url(POSTGRES, log="synced", schema=schema, options="-csynchronous_commit%3Doff")
+    off = _url(postgres.URL, log="synced", schema=schema, options="-csynchronous_commit%3Doff")
     with IngestLog.open(off, SCHEMA) as log, log._database.writing() as one:
         assert one.exec_driver_sql("SHOW synchronous_commit").scalar() == "on"
 
@@ -621,7 +612,7 @@ def test_a_lock_is_waited_for_and_told(tmp_path, monkeypatch):
 def test_who_hangs_with_the_lock_is_cut_off(schema, monkeypatch):
     """Others append once the server has ended the transaction; whoever hung hears that it may be done again."""
     monkeypatch.setattr(ingest, "_POSTGRES", ("SET idle_in_transaction_session_timeout = '0.3s'",))
-    address = _url(POSTGRES, log="hangs", schema=schema)
+    address = _url(postgres.URL, log="hangs", schema=schema)
 
     def hang(log, other):
         with log._database.writing() as connection:
@@ -640,7 +631,7 @@ def test_a_server_that_is_away(schema):
     """It may come back: the error says so by its type, and that nobody knows what was written."""
     with pytest.raises(SourceAway, match="try again once the database answers"):
         IngestLog.open("postgresql://nobody@127.0.0.1:1/none?log=calls")
-    address = _url(POSTGRES, log="away", schema=schema)
+    address = _url(postgres.URL, log="away", schema=schema)
     with IngestLog.open(address, SCHEMA) as log:
         log.append(rows(0, 1))
 

@@ -18,7 +18,7 @@ from perennial.core import failpoints
 from perennial.core.errors import ConfigError, FormatError, LedgerError
 from perennial.core.records import Decision, Loss, Verdict, Version
 from perennial.core.times import NEVER
-from perennial.ledger import schema, sql
+from perennial.ledger import sql
 from perennial.ledger.blobs import LocalBlobs
 from perennial.ledger.errors import (
     AliasMoved,
@@ -31,6 +31,7 @@ from perennial.ledger.errors import (
     UnknownVersion,
 )
 from perennial.ledger.records import Alias, AliasChange, Entry, Head, Lease, Saved, Segment
+from perennial.ledger.schema import metadata
 from perennial.ledger.sql import SqlLedger
 from tests.postgres import schema
 
@@ -780,7 +781,7 @@ def held(ledger: SqlLedger) -> bytes:
     """Every text and every byte that the database's tables hold of a deployment, one after the other."""
     parts: list[bytes] = []
     with ledger._database.reading() as connection:
-        for table in schema.metadata.tables.values():
+        for table in metadata.tables.values():
             for row in connection.execute(sa.select(table).where(table.c.deployment_id == ledger.deployment)):
                 parts += [bytes(v) if isinstance(v, bytes | memoryview) else repr(v).encode() for v in row]
     return b"\0".join(parts)

@@ -14,16 +14,16 @@ from perennial.ledger.sql import SqlLedger
 from perennial.production.run import Run
 from perennial.production.service import leased
 from tests.crash import deployments, planted
-from tests.crash.test_kill import child, postgres, same  # noqa: F401 - a fixture
+from tests.crash.test_kill import child, same, served  # noqa: F401 - fixtures
 
 KINDS = [("sqlite", "classes"), ("postgres", "values")]
 
 
-def place_of(tmp_path: Path, kind: str, name: str) -> tuple[Path, str]:
-    """A folder with the planted rows, and the URL of a ledger."""
+def place_of(tmp_path: Path, name: str, served: str = "") -> tuple[Path, str]:  # noqa: F811 - the fixture's value
+    """A folder with the planted rows, and the URL of a ledger: in SQLite, unless one is given."""
     place = tmp_path / f"{name}-{random.SystemRandom().getrandbits(48):x}"
     planted.write(place / "rows")
-    return place, f"sqlite:///{place}/ledger.db" if kind == "sqlite" else postgres()
+    return place, served or f"sqlite:///{place}/ledger.db"
 
 
 def learned(ledger: SqlLedger) -> set[int]:
@@ -33,9 +33,9 @@ def learned(ledger: SqlLedger) -> set[int]:
 
 
 @pytest.mark.parametrize(("kind", "strategy"), KINDS)
-def test_no_row_outlives_the_turn_that_learned_it(tmp_path, kind, strategy):
+def test_no_row_outlives_the_turn_that_learned_it(tmp_path, served, strategy):  # noqa: F811 - the fixture
     """After every turn: what was learned or never will be is nowhere. What waits is there, or nothing could learn."""
-    place, url = place_of(tmp_path, kind, strategy)
+    place, url = place_of(tmp_path, strategy, served)
     made = deployments.forgetful(strategy, url, place)
     table = planted.rows()
     silent = np.isnan(table.column("y").to_numpy(zero_copy_only=False))
@@ -66,7 +66,7 @@ def test_no_row_outlives_the_turn_that_learned_it(tmp_path, kind, strategy):
 @pytest.mark.parametrize("strategy", deployments.FORGETFUL)
 def test_the_search_would_find_them(tmp_path, strategy):
     """The same deployment, keeping rows: every row is found, by each of its values. This tests the test."""
-    place, url = place_of(tmp_path, "sqlite", strategy)
+    place, url = place_of(tmp_path, strategy)
     made = deployments.forgetful(strategy, url, place, retention=None)
     deployments.run(made)
     (place / "rows").rename(place.with_name(f"{place.name}-rows"))
@@ -79,12 +79,12 @@ def test_the_search_would_find_them(tmp_path, strategy):
 
 
 @pytest.mark.parametrize(("kind", "strategy"), KINDS)
-def test_nor_a_crash(tmp_path, child, kind, strategy):  # noqa: F811 - the fixture
+def test_nor_a_crash(tmp_path, child, served, kind, strategy):  # noqa: F811 - the fixtures
     """Killed at every failpoint, in a chain: the recovered run is the uninterrupted one, and keeps as little."""
-    straight, url = place_of(tmp_path, "sqlite", "straight")
+    straight, url = place_of(tmp_path, "straight")
     deployments.run(deployments.forgetful(strategy, url, straight))
     expected = deployments.remembered(deployments.forgetful(strategy, url, straight))
-    place, url = place_of(tmp_path, kind, strategy)
+    place, url = place_of(tmp_path, strategy, served)
     made = deployments.forgetful(strategy, url, place)
     home, table = place.with_name(f"{place.name}-rows"), planted.rows()
     order = [*NAMES, *NAMES]

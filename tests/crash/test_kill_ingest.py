@@ -17,7 +17,7 @@ from perennial.core.failpoints import NAMES
 from perennial.stream.feed import Position, feed_of
 from perennial.stream.ingest import IngestLog
 from tests.crash import deployments
-from tests.crash.test_kill import children, postgres, same
+from tests.crash.test_kill import children, same, served  # noqa: F401 - a fixture
 
 WRITER = """
 import sys
@@ -35,12 +35,9 @@ SCHEMA = pa.schema({"writer": pa.int64(), "append": pa.int64(), "rows": pa.int64
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-def test_a_writer_that_is_killed_leaves_whole_appends(tmp_path, kind):
+def test_a_writer_that_is_killed_leaves_whole_appends(tmp_path, served, kind):  # noqa: F811 - the fixture
     """Everything that it was told is durable is there; of the append that it died in, all rows or none."""
-    if kind == "sqlite":
-        url = f"sqlite:///{tmp_path}/ingest.db?log=calls"
-    else:
-        url = f"{postgres()}?log={tmp_path.name}-{os.getpid()}"
+    url = f"{served}&log=calls" if served else f"sqlite:///{tmp_path}/ingest.db?log=calls"
     IngestLog.open(url, SCHEMA).close()
     chance, told = random.Random(kind), []
     for writer in range(6):
