@@ -15,9 +15,8 @@ nothing since.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any, final
 
@@ -28,7 +27,6 @@ from perennial.core.errors import DataError, LearnerError
 from perennial.core.features import Features, Kind, Schema
 from perennial.core.identity import IDENTITY_FORMAT, Unhashable, digest, seed_from
 from perennial.core.protocols import (
-    Evidence,
     Facts,
     Gate,
     Interleaved,
@@ -64,57 +62,18 @@ from perennial.core.records import (
 from perennial.core.state import Fetch, State
 from perennial.core.times import NEVER, micros, moment
 from perennial.gate import NoGate
-from perennial.metrics.losses import bounded, pointwise
+from perennial.gate.trial import Line, Trial
+from perennial.metrics.losses import pointwise
 from perennial.strategies import Situation, Strategy
 from perennial.stream.blocks import BlockSums
 from perennial.stream.book import Book
+from perennial.stream.pending import Pending, Waiting
 from perennial.stream.quality import Quality
 
 Event = Batch | Tick | Appoint | Close
 
 #: updates that fail in a row until their examples are given up: one may want more rows, a poisoned one never ends
 UPDATE_TRIES = 3
-
-
-@dataclass(slots=True)
-class _Said:
-    """Predictions of a batch that wait for labels."""
-
-    first: int
-    rows: int
-    prediction: Prediction
-    major: int
-    out: int  # labels still to come
-    until: int  # none comes after this instant
-    shadow: Prediction | None = None  # of the line that does not serve
-    time: NDArray[np.int64] | None = None  # event times, where there is a shadow
-    trial: int = 0  # the trial that this one belongs to
-
-
-@dataclass(slots=True)
-class _Line:
-    """A model that serves or waits to serve, and the version it is."""
-
-    version: Version
-    model: Learner
-
-
-@dataclass(slots=True)
-class _Trial:
-    """A challenger line and the champion of record: one of them serves, the other predicts unseen beside it."""
-
-    number: int  # trials so far: predictions of an older one are no evidence
-    major: int  # the challenger line
-    base: _Line  # the champion of record
-    begun: int
-    evidence: Evidence
-    shown: list[_Line] = field(default_factory=list)  # mode before: its newest ready version, and those not ready yet
-
-    def ready(self, now: int) -> _Line | None:
-        """The newest version that is ready; older ones are let go."""
-        while len(self.shown) > 1 and self.shown[1].version.ready_at <= now:
-            self.shown.pop(0)
-        return self.shown[0] if self.shown and self.shown[0].version.ready_at <= now else None
 
 
 @final
@@ -194,11 +153,11 @@ class Engine:
         self._initial_rows: int | None = None  # position of the first row after the initial period
         self._state = strategy.start()
         self._anchor = 0
-        self._tip: _Line | None = None  # newest trained
-        self._champion: _Line | None = None  # serving
+        self._tip: Line | None = None  # newest trained
+        self._champion: Line | None = None  # serving
         self._started: Version | None = None  # an untrained start that no turn has told yet
-        self._waiting: list[_Line] = []  # promoted, not yet ready
-        self._trial: _Trial | None = None
+        self._waiting: list[Line] = []  # promoted, not yet ready
+        self._trial: Trial | None = None
         self._trials = 0
         self._highest: dict[int, int] = {}  # MINOR of the newest version of each line, rejected ones too
         self._rejections = 0
@@ -206,7 +165,7 @@ class Engine:
         self._fit_at = self._trained_at = 0
         self._since_fit = self._since_training = 0  # examples labelled since
         self._unlearned: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        self._said: list[_Said] = []  # in order of position
+        self._pending = Pending()
         self._given_up_at = 0
 
     @property
@@ -281,7 +240,6 @@ class Engine:
     def state(self) -> State:
         """Everything that the next turn depends on, besides settings and rows: see :meth:`restore`."""
         lines = {line.version.number: line for line in self._lines()}
-        trial = self._trial
         plain: dict[str, Any] = {name: getattr(self, f"_{name}") for name in _PLAIN}
         plain |= {
             "strategy": self._state,
@@ -290,17 +248,7 @@ class Engine:
             "tip": _number(self._tip),
             "champion": _number(self._champion),
             "waiting": [line.version.number for line in self._waiting],
-            "trial": None
-            if trial is None
-            else {
-                "gate": str(self._gate),
-                "number": trial.number,
-                "major": trial.major,
-                "base": trial.base.version.number,
-                "begun": trial.begun,
-                "evidence": trial.evidence.to_plain(),
-                "shown": [line.version.number for line in trial.shown],
-            },
+            "trial": None if self._trial is None else self._trial.state(),
             "started": None if self._started is None else self._started.number,
         }
         own = State(
@@ -308,7 +256,7 @@ class Engine:
             arrays={"unlearned": self._unlearned},
             models={number: line.model for number, line in lines.items()},
         )
-        return State.join(own, self._book.state().under("book"), _said_state(self._said).under("said"))
+        return State.join(own, self._book.state().under("book"), self._pending.state().under("pending"))
 
     def restore(self, state: State, label_values: Sequence[Label], fetch: Fetch) -> None:
         """Go on from a state that an engine of the same settings gave, as if it had never stopped.
@@ -329,25 +277,17 @@ class Engine:
             setattr(self, f"_{name}", plain[name])
         self._state = plain["strategy"]
         self._highest = dict(plain["highest"])
-        lines = {n: _Line(Version(**facts), state.models[n]) for n, facts in plain["versions"].items()}
+        lines = {n: Line(Version(**facts), state.models[n]) for n, facts in plain["versions"].items()}
         self._tip = lines[plain["tip"]] if plain["tip"] else None
         self._champion = lines[plain["champion"]] if plain["champion"] else None
         self._waiting = [lines[number] for number in plain["waiting"]]
         self._trial = None
-        trial = plain["trial"]
-        if trial is not None and trial["gate"] == str(self._gate) and self._gate is not None:
-            self._trial = _Trial(
-                trial["number"],
-                trial["major"],
-                lines[trial["base"]],
-                trial["begun"],
-                self._gate.resume(trial["evidence"]),
-                [lines[number] for number in trial["shown"]],
-            )
+        if plain["trial"] is not None and self._gate is not None:
+            self._trial = Trial.restore(plain["trial"], self._gate, lines)
         self._started = None if plain["started"] is None else lines[plain["started"]].version
         self._unlearned = state.arrays["unlearned"]
         self._book.restore(state.part("book"), label_values, fetch)
-        self._said = _said_from(state.part("said"), self._book.classes)
+        self._pending.restore(state.part("pending"), self._book.classes)
 
     # ------------------------------------------------------------------ the turn
 
@@ -388,7 +328,7 @@ class Engine:
                 self._start_untrained(batch)
 
     def _end(self, turn: Turn, batch: Batch | None) -> Turn:
-        self._let_go_of_said(turn.now)
+        self._pending.let_go(turn.now)
         self._give_up(turn.now)
         if self._started is not None:
             turn, self._started = replace(turn, trained=(self._started, *turn.trained)), None
@@ -438,7 +378,7 @@ class Engine:
         The current line is the newest that was promoted: a challenger that was rejected has predicted nothing.
         """
         current = self._newest
-        if not self._said or not len(joined.position) or current is None:
+        if not len(self._pending) or not len(joined.position) or current is None:
             return Loss()
         fresh = ~joined.revised
         order = np.argsort(joined.position[fresh], kind="stable")
@@ -446,72 +386,56 @@ class Engine:
         labels = joined.codes if joined.codes is not None else joined.values
         assert labels is not None
         labels = labels[fresh][order]
-        if not len(position):
-            return Loss()
         n, total, name = 0, 0.0, ""
-        at = max(bisect_right(self._said, int(position[0]), key=lambda said: said.first) - 1, 0)
-        for said in self._said[at:]:
-            if said.first > position[-1]:
-                break
-            low, high = np.searchsorted(position, [said.first, said.first + said.rows]).tolist()
-            said.out -= high - low
-            if low == high:
+        for batch, part in self._pending.labelled(position):
+            if batch.shadow is not None:
+                self._compare(batch, position[part], labels[part])
+            if batch.major != current.version.major:
                 continue
-            if said.shadow is not None:
-                self._witness(said, position[low:high], labels[low:high])
-            if said.major != current.version.major:
-                continue
-            rows = _rows_of(said.prediction, position[low:high] - said.first)
-            losses, name = pointwise(rows, labels[low:high], self.classes)
+            rows = _rows_of(batch.prediction, position[part] - batch.first)
+            losses, name = pointwise(rows, labels[part], self.classes)
             losses = losses[~np.isnan(losses)]
             n, total = n + len(losses), total + float(losses.sum())
         return Loss(n=n, total=total, name=name)
 
-    def _let_go_of_said(self, now: int) -> None:
-        """Predictions whose labels all came, or come no more."""
-        while self._said and (not self._said[0].out or self._said[0].until < now):
-            self._said.pop(0)
-        if len(self._said) > 64 and sum(not said.out for said in self._said) > len(self._said) // 2:
-            self._said = [said for said in self._said if said.out]  # one late label holds no others
-
     # ------------------------------------------------------------------ gate
 
     @property
-    def _newest(self) -> _Line | None:
+    def _newest(self) -> Line | None:
         """The line that was promoted last, whether or not it is ready to serve."""
         return self._waiting[-1] if self._waiting else self._champion
 
     @property
-    def _challenger(self) -> _Line | None:
+    def _challenger(self) -> Line | None:
         """The newest version of the line on trial."""
         if self._trial is None or self._gate is None:
             return None
         return self._trial.shown[0] if self._gate.mode == "before" else self._newest
 
-    def _witness(self, said: _Said, position: NDArray[np.int64], labels: NDArray[Any]) -> None:
-        """Add rows to the evidence that both lines had predicted before either learned them."""
-        trial, gate = self._trial, self._gate
-        if trial is None or gate is None or said.trial != trial.number:
+    def _compare(self, batch: Waiting, position: NDArray[np.int64], labels: NDArray[Any]) -> None:
+        """Give rows to the trial that both lines had predicted before either learned them."""
+        trial = self._trial
+        if trial is None or batch.trial != trial.number:
             return
-        assert said.shadow is not None
-        at = position - said.first
-        served, _ = bounded(_rows_of(said.prediction, at), labels, self.classes)
-        shown, _ = bounded(_rows_of(said.shadow, at), labels, self.classes)
-        difference = shown - served if gate.mode == "before" else served - shown
-        paired = ~np.isnan(difference) & ~self._book.quarantined(position)  # a broken feed promotes nobody
-        if paired.any():
-            assert said.time is not None
-            blocks = gate.blocks(said.time[at[paired]], position[paired])
-            trial.evidence = trial.evidence.add(blocks, difference[paired])
+        assert batch.shadow is not None
+        assert batch.time is not None
+        at = position - batch.first
+        trial.add(
+            _rows_of(batch.prediction, at),
+            _rows_of(batch.shadow, at),
+            labels,
+            self.classes,
+            time=batch.time[at],
+            position=position,
+            sound=~self._book.quarantined(position),  # a broken feed promotes nobody
+        )
 
     def _judge(self, turn: Turn) -> Turn:
         """The gate's verdict on the line on trial, as far as labels are known."""
         trial, challenger = self._trial, self._challenger
         if trial is None or challenger is None or self._gate is None:
             return turn
-        verdict = self._gate.judge(
-            trial.evidence, now=turn.now, begun=trial.begun, challenger=challenger.version, champion=trial.base.version
-        )
+        verdict = trial.judge(turn.now, challenger.version)
         if verdict.outcome != "keep":
             self._trial = None
         if verdict.outcome == "promote":
@@ -522,7 +446,7 @@ class Engine:
             self._reject(trial)
         return replace(turn, verdicts=(*turn.verdicts, verdict))
 
-    def _reject(self, trial: _Trial) -> None:
+    def _reject(self, trial: Trial) -> None:
         assert self._gate is not None
         self._rejections += 1
         self._failures = 0
@@ -535,13 +459,13 @@ class Engine:
         """An operator's word is a turn of its own: labels wait for the next."""
         turn = Turn(index=self._turns, now=event.now, rows=0, joined=self._none(), loss=Loss())
         held = {line.version.number: line for line in self._lines()}
-        line = held.get(event.version.number) or _Line(event.version, event.model)
+        line = held.get(event.version.number) or Line(event.version, event.model)
         self._champion, self._waiting, self._trial = line, [], None
         self._rejections = self._failures = 0
         self._tip = line
         return self._end(_decided(turn, f"{line.version.number} made champion: {event.reason}", fire=True), None)
 
-    def _lines(self) -> list[_Line]:
+    def _lines(self) -> list[Line]:
         """Every line whose model is held."""
         tried = [self._trial.base, *self._trial.shown] if self._trial else []
         lines = [self._tip, self._champion, *self._waiting, *tried]
@@ -632,7 +556,7 @@ class Engine:
         if self.classes and isinstance(model, Interleaved):  # tell it the classes that are known before any label is
             none = np.empty(0, dtype=np.int64)
             model.interleave(self._book.examples(none), batch.features.slice(0, 0), none, 0)
-        self._tip = self._champion = _Line(version, model)
+        self._tip = self._champion = Line(version, model)
 
     def _fit(self, turn: Turn, plan: Plan) -> Turn:
         first = self._tip is None
@@ -690,7 +614,7 @@ class Engine:
             newer = cut.position[cut.position > position[-1]]
             self._unlearned = newer[self._book.learnable(newer)]
         turn = self._taught(turn, version, position, chosen.weights, seed)
-        return self._propose(turn, _Line(version, trained.model), trained)
+        return self._propose(turn, Line(version, trained.model), trained)
 
     def _taught(
         self, turn: Turn, version: Version, position: NDArray[np.int64], weights: NDArray[np.float64] | None, seed: int
@@ -732,7 +656,7 @@ class Engine:
         self._trained_at = turn.now
         self._since_training = 0
         turn = self._taught(turn, version, position, None, seed)
-        return self._propose(turn, _Line(version, trained.model), trained)
+        return self._propose(turn, Line(version, trained.model), trained)
 
     def _failed_update(self, turn: Turn, what: str) -> Turn:
         """The line stays as it was; its examples wait for the next update, and are given up if that goes on failing."""
@@ -746,7 +670,7 @@ class Engine:
         self._unlearned = self._unlearned[:0]
         return _quarantined(_note(turn, f"{what}; its rows are given up"), fault)
 
-    def _own_copy(self, tip: _Line) -> Updatable:
+    def _own_copy(self, tip: Line) -> Updatable:
         """The model to update: the tip itself, or a copy where an older state of it still serves or may."""
         assert isinstance(tip.model, Updatable)
         ahead = self._champion is not None and self._champion.version is not tip.version
@@ -805,7 +729,7 @@ class Engine:
         """An error in the words of the record."""
         return f"{type(error).__name__}, whose words may quote rows and are not kept" if self._forgets else str(error)
 
-    def _propose(self, turn: Turn, line: _Line, trained: Trained) -> Turn:
+    def _propose(self, turn: Turn, line: Line, trained: Trained) -> Turn:
         """Without a gate it is promoted; with one it goes on trial, unless there is nothing to hold it against."""
         self._highest[line.version.major] = line.version.minor
         before, self._tip = self._newest, line
@@ -816,7 +740,7 @@ class Engine:
             self._waiting.append(line)
             verdict = NoGate().judge(line.version, before.version if before else None)
         else:
-            verdict = self._show(line, before, turn.now, self._gate)
+            verdict = self._try_out(line, before, turn.now, self._gate)
         return replace(
             turn,
             trained=(*turn.trained, line.version),
@@ -825,20 +749,18 @@ class Engine:
             shared_trainings=turn.shared_trainings + trained.shared,
         )
 
-    def _show(self, line: _Line, before: _Line, now: int, gate: Gate) -> Verdict:
+    def _try_out(self, line: Line, before: Line, now: int, gate: Gate) -> Verdict:
         """Put a line on trial, or go on with its trial: evidence adds up over its MINORs."""
-        trial, number = self._trial, line.version.number
+        trial = self._trial
         if trial is None or trial.major != line.version.major:
             base = before if trial is None else trial.base
             self._trials += 1
-            trial = self._trial = _Trial(self._trials, line.version.major, base, now, gate.begin())
+            trial = self._trial = Trial.begin(gate, self._trials, line.version.major, base, now)
         if gate.mode == "after":
             self._waiting.append(line)
         else:
             trial.shown.append(line)
-        how = "predicts unseen beside" if gate.mode == "before" else "serves at once, and is held against"
-        reason = f"{how} {trial.base.version.number}, until labels tell them apart"
-        return Verdict(outcome="keep", version=number, reason=reason, champion=trial.base.version.number)
+        return trial.opening(line.version.number)
 
     def _empty(self, now: int, known: int) -> str:
         labels = "no label is known by then" if not known else f"{self._strategy.window} holds none of {known:,} known"
@@ -866,7 +788,7 @@ class Engine:
         minor = np.full(len(batch), champion.version.minor, dtype=np.int32)
         return self._say(turn, batch, prediction, champion.version.major, minor, predict=seconds, shadow=shadow)
 
-    def _ask_shadow(self, turn: Turn, batch: Batch, champion: _Line) -> tuple[Turn, Prediction | None]:
+    def _ask_shadow(self, turn: Turn, batch: Batch, champion: Line) -> tuple[Turn, Prediction | None]:
         """What the line that does not serve says of the batch; one that cannot say is turned down."""
         trial, gate = self._trial, self._gate
         if trial is None or gate is None:
@@ -890,7 +812,7 @@ class Engine:
             )  # fmt: skip
             return replace(turn, verdicts=(*turn.verdicts, verdict)), None
 
-    def _fall_back(self, turn: Turn, champion: _Line, error: DataError | LearnerError) -> tuple[Turn, _Line]:
+    def _fall_back(self, turn: Turn, champion: Line, error: DataError | LearnerError) -> tuple[Turn, Line]:
         """A version that serves on trial and cannot predict is rolled back; raises if there is none to go to."""
         trial, gate = self._trial, self._gate
         if trial is None or gate is None or gate.mode != "after" or champion is trial.base:
@@ -903,7 +825,7 @@ class Engine:
         )  # fmt: skip
         return replace(turn, verdicts=(*turn.verdicts, verdict)), trial.base
 
-    def _ask(self, champion: _Line, batch: Batch) -> Prediction:
+    def _ask(self, champion: Line, batch: Batch) -> Prediction:
         try:
             return align(champion.model.predict(batch.features), self.classes)
         except (DataError, LearnerError):
@@ -930,7 +852,7 @@ class Engine:
         if out:
             trial = self._trials if shadow is not None else 0
             time = batch.time if shadow is not None else None
-            self._said.append(_Said(batch.first, len(batch), prediction, major, out, until, shadow, time, trial))
+            self._pending.add(Waiting(batch.first, len(batch), prediction, major, out, until, shadow, time, trial))
         said = Predicted(first=batch.first, time=batch.time, prediction=prediction, major=major, minor=minor)
         return replace(turn, predicted=said, predict_cpu_seconds=turn.predict_cpu_seconds + predict)
 
@@ -1002,7 +924,7 @@ class Engine:
 
     def _one_by_one(
         self,
-        line: _Line,
+        line: Line,
         queue: Examples,
         features: Features,
         upto: NDArray[np.int64],
@@ -1076,60 +998,8 @@ _PLAIN = (
 )  # fmt: skip
 
 
-def _number(line: _Line | None) -> str | None:
+def _number(line: Line | None) -> str | None:
     return None if line is None else line.version.number
-
-
-def _said_state(said: Sequence[_Said]) -> State:
-    """Predictions that wait for labels; classes are a head of the class table, told by its length."""
-    plain = []
-    arrays: dict[str, list[NDArray[Any]]] = {}
-    for one in said:
-        facts: list[Any] = [one.first, one.rows, one.major, one.out, one.until, one.trial]
-        for who, prediction in (("served", one.prediction), ("shadow", one.shadow)):
-            widths = None
-            if prediction is not None:
-                widths = [len(prediction.classes), None if prediction.proba is None else prediction.proba.shape[1]]
-                for name in ("codes", "values", "proba"):
-                    if (array := getattr(prediction, name)) is not None:
-                        arrays.setdefault(f"{who}/{name}", []).append(array.ravel())
-            facts.append(widths)
-        if one.time is not None:
-            arrays.setdefault("time", []).append(one.time)
-        plain.append(facts)
-    return State(plain={"said": plain}, arrays={name: np.concatenate(parts) for name, parts in arrays.items()})
-
-
-def _said_from(state: State, table: Sequence[Label]) -> list[_Said]:
-    at = dict.fromkeys(state.arrays, 0)
-
-    def take(name: str, size: int) -> NDArray[Any] | None:
-        if name not in state.arrays:
-            return None
-        start = at[name]
-        at[name] += size
-        return state.arrays[name][start : start + size]
-
-    def prediction(who: str, rows: int, widths: list[Any] | None) -> Prediction | None:
-        if widths is None:
-            return None
-        classes, width = widths
-        proba = None if width is None else take(f"{who}/proba", rows * width)
-        return Prediction(
-            codes=take(f"{who}/codes", rows),
-            values=take(f"{who}/values", rows),
-            proba=None if proba is None else proba.reshape(rows, width),
-            classes=tuple(table[:classes]),
-        )
-
-    out = []
-    for first, rows, major, out_of, until, trial, served, shadow in state.plain["said"]:
-        told = prediction("served", rows, served)
-        assert told is not None
-        beside = prediction("shadow", rows, shadow)
-        time = take("time", rows) if beside is not None else None
-        out.append(_Said(first, rows, told, major, out_of, until, beside, time, trial))
-    return out
 
 
 def check_can_update(strategy: Strategy, learner: Learner) -> None:

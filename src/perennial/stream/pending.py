@@ -1,0 +1,119 @@
+"""Predictions that wait for labels: those of the model that serves, and of one that predicts unseen beside it."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perennial.core.records import Label, Prediction
+from perennial.core.state import State
+
+
+@dataclass(slots=True)
+class Waiting:
+    """Predictions of a batch."""
+
+    first: int
+    rows: int
+    prediction: Prediction
+    major: int
+    out: int  # labels still to come
+    until: int  # none comes after this instant
+    shadow: Prediction | None = None  # of the line that does not serve
+    time: NDArray[np.int64] | None = None  # event times, where there is a shadow
+    trial: int = 0  # the trial that this one belongs to
+
+
+@final
+class Pending:
+    """Batches whose labels are still to come, in order of position."""
+
+    def __init__(self) -> None:
+        self._batches: list[Waiting] = []
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def add(self, batch: Waiting) -> None:
+        """The next batch."""
+        self._batches.append(batch)
+
+    def labelled(self, position: NDArray[np.int64]) -> Iterator[tuple[Waiting, slice]]:
+        """The batches that ascending positions fall into, each with the part of them that does.
+
+        Their labels are taken as come: ask once.
+        """
+        if not len(position):
+            return
+        at = max(bisect_right(self._batches, int(position[0]), key=lambda batch: batch.first) - 1, 0)
+        for batch in self._batches[at:]:
+            if batch.first > position[-1]:
+                break
+            low, high = np.searchsorted(position, [batch.first, batch.first + batch.rows]).tolist()
+            batch.out -= high - low
+            if low < high:
+                yield batch, slice(low, high)
+
+    def let_go(self, now: int) -> None:
+        """Forget batches whose labels all came, or come no more."""
+        while self._batches and (not self._batches[0].out or self._batches[0].until < now):
+            self._batches.pop(0)
+        if len(self._batches) > 64 and sum(not batch.out for batch in self._batches) > len(self._batches) // 2:
+            self._batches = [batch for batch in self._batches if batch.out]  # one late label holds no others
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def state(self) -> State:
+        """Everything; classes are a head of the class table, told by its length."""
+        plain = []
+        arrays: dict[str, list[NDArray[Any]]] = {}
+        for batch in self._batches:
+            facts: list[Any] = [batch.first, batch.rows, batch.major, batch.out, batch.until, batch.trial]
+            for who, prediction in (("served", batch.prediction), ("shadow", batch.shadow)):
+                widths = None
+                if prediction is not None:
+                    widths = [len(prediction.classes), None if prediction.proba is None else prediction.proba.shape[1]]
+                    for name in ("codes", "values", "proba"):
+                        if (array := getattr(prediction, name)) is not None:
+                            arrays.setdefault(f"{who}/{name}", []).append(array.ravel())
+                facts.append(widths)
+            if batch.time is not None:
+                arrays.setdefault("time", []).append(batch.time)
+            plain.append(facts)
+        return State(plain={"batches": plain}, arrays={name: np.concatenate(parts) for name, parts in arrays.items()})
+
+    def restore(self, state: State, table: Sequence[Label]) -> None:
+        """Go on from what :meth:`state` gave, with the class table of then."""
+        at = dict.fromkeys(state.arrays, 0)
+
+        def take(name: str, size: int) -> NDArray[Any] | None:
+            if name not in state.arrays:
+                return None
+            start = at[name]
+            at[name] += size
+            return state.arrays[name][start : start + size]
+
+        def prediction(who: str, rows: int, widths: list[Any] | None) -> Prediction | None:
+            if widths is None:
+                return None
+            classes, width = widths
+            proba = None if width is None else take(f"{who}/proba", rows * width)
+            return Prediction(
+                codes=take(f"{who}/codes", rows),
+                values=take(f"{who}/values", rows),
+                proba=None if proba is None else proba.reshape(rows, width),
+                classes=tuple(table[:classes]),
+            )
+
+        self._batches = []
+        for first, rows, major, out, until, trial, served, shadow in state.plain["batches"]:
+            told = prediction("served", rows, served)
+            assert told is not None
+            beside = prediction("shadow", rows, shadow)
+            time = take("time", rows) if beside is not None else None
+            self.add(Waiting(first, rows, told, major, out, until, beside, time, trial))
