@@ -61,6 +61,7 @@ from perennial.core.records import (
 )
 from perennial.core.state import Fetch, State
 from perennial.core.times import NEVER, micros, moment
+from perennial.gate import Gate as PairedGate
 from perennial.gate import NoGate
 from perennial.gate.trial import Line, Trial
 from perennial.metrics.losses import pointwise
@@ -428,6 +429,7 @@ class Engine:
             time=batch.time[at],
             position=position,
             sound=~self._book.quarantined(position),  # a broken feed promotes nobody
+            members=None if batch.members is None else batch.members[at],
         )
 
     def _judge(self, turn: Turn) -> Turn:
@@ -850,9 +852,12 @@ class Engine:
         if self._wait:
             out, until = len(batch), max(int(batch.time.max()) + self._wait, _last_known(batch))
         if out:
-            trial = self._trials if shadow is not None else 0
-            time = batch.time if shadow is not None else None
-            self._pending.add(Waiting(batch.first, len(batch), prediction, major, out, until, shadow, time, trial))
+            waiting = Waiting(batch.first, len(batch), prediction, major, out, until)
+            if shadow is not None:
+                waiting.shadow, waiting.time, waiting.trial = shadow, batch.time, self._trials
+                if isinstance(self._gate, PairedGate) and self._gate.slices:
+                    waiting.members = self._gate.members(batch.features)
+            self._pending.add(waiting)
         said = Predicted(first=batch.first, time=batch.time, prediction=prediction, major=major, minor=minor)
         return replace(turn, predicted=said, predict_cpu_seconds=turn.predict_cpu_seconds + predict)
 

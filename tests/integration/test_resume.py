@@ -20,6 +20,7 @@ from perennial.core.protocols import Trained
 from perennial.core.records import Close, Tick, Verdict
 from perennial.core.state import State, Stored
 from perennial.engine import Engine
+from perennial.gate import Gate, Slice
 from perennial.learners import as_learner
 from perennial.stream.quality import Quality
 
@@ -133,6 +134,11 @@ WAITING = {"label_delay": None, "known_at": "k"}
 RIVER = preprocessing.StandardScaler() | linear_model.LogisticRegression()
 EVERY = triggers.every("1d")
 
+SLICED = Gate(
+    margin=0.02, least_blocks=2, planned_labels=100, block=timedelta(hours=6),
+    slices={"red": Slice(where={"word": ["red", None]}, margin=0.05), "high": Slice(where={"a": {"least": 0.5}})},
+)  # fmt: skip
+
 CASES = {
     "frozen": (strategies.Frozen(GaussianNB(), initial="5d"), {}, {}),
     "sliding": (strategies.Stateless(LGB, initial="5d", trigger=EVERY, window=windows.Sliding("4d")), {}, {}),
@@ -175,6 +181,13 @@ CASES = {
     "gate before, hybrid": (
         strategies.Hybrid(GaussianNB(), initial="5d", trigger=EVERY, reset=triggers.every("4d")), {},
         {"gate": AfterRows("before")},
+    ),
+    "gate with slices": (
+        strategies.Stateful(GaussianNB(), initial="5d", trigger=EVERY), WAITING, {"gate": SLICED},
+    ),
+    "gate with slices, after, hybrid": (
+        strategies.Hybrid(GaussianNB(), initial="5d", trigger=EVERY, reset=triggers.every("4d")), {},
+        {"gate": replace(SLICED, mode="after")},
     ),
     "gate before, stateless": (
         strategies.Stateless(GaussianNB(), initial="5d", trigger=EVERY, window=windows.Decayed("3d")), WAITING,

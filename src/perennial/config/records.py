@@ -9,12 +9,13 @@ from pydantic import Field, GetJsonSchemaHandler, Strict, field_validator, model
 
 from perennial import strategies, triggers, windows
 from perennial.config.shapes import Arguments, OneOf, Record
-from perennial.config.values import DURATION, ROWS, Batch, Class, Instant, Retention, Span, SpanOrRows
+from perennial.config.values import DURATION, ROWS, Batch, Class, Condition, Instant, Retention, Span, SpanOrRows
 from perennial.core.errors import ConfigError, nearest
 from perennial.core.protocols import Trigger as TriggerProtocol
 from perennial.core.protocols import Trust
 from perennial.core.protocols import Window as WindowProtocol
 from perennial.gate import Gate as PairedGate
+from perennial.gate import Slice as PairedSlice
 from perennial.metrics.money import Prices
 from perennial.stream.quality import Quality as BatchQuality
 
@@ -463,6 +464,15 @@ class Quality(Made):
     """Batches with fewer rows, and fewer labels that come together, are not judged."""
 
 
+class Slice(Record):
+    """Rows on which a challenger must not get worse."""
+
+    where: dict[str, Condition]
+    """For each column a value, a list of values, or a range: {age: {least: 18, below: 30}}."""
+    margin: float | None = None
+    """How much worse the mean loss may be on them; the gate's margin unless given."""
+
+
 class Gate(Made):
     """Champion against challenger."""
 
@@ -490,6 +500,22 @@ class Gate(Made):
     """Whether a stateful line returns to its champion's state, or goes on."""
     promote: Literal["auto", "manual"] = "auto"
     """manual: say that it is ready, and wait for perennial promote."""
+    slices: dict[str, Slice] = Field(default_factory=dict)
+    """Rows that are judged on their own as well, by name."""
+
+    def build(self) -> PairedGate:
+        """The gate itself."""
+        given: dict[str, Any] = {name: getattr(self, name) for name in self.model_fields_set}
+        if "slices" in given:
+            given["slices"] = {name: _slice(name, part) for name, part in self.slices.items()}
+        return PairedGate(**{name: value for name, value in given.items() if value is not None})
+
+
+def _slice(name: str, given: Slice) -> PairedSlice:
+    try:
+        return PairedSlice(where=given.where, margin=given.margin)
+    except ConfigError as error:
+        raise ConfigError(f"gate.slices.{name}.{error.field}", error.got, error.need) from error
 
 
 class Serialisation(Record):

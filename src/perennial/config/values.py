@@ -75,6 +75,7 @@ def _written(value: object) -> object:
 
 
 _write = PlainSerializer(_written)
+_ONE: dict[str, Any] = {"type": ["string", "number", "boolean", "null"]}
 
 #: a length of time: ``7d``
 Span = Annotated[timedelta, PlainValidator(_span), _write, WithJsonSchema(DURATION)]
@@ -90,6 +91,24 @@ Batch = Annotated[
 ]
 #: one value of the label column
 Class = Annotated[Any, PlainValidator(_label), WithJsonSchema({"type": ["string", "number", "boolean"]})]
+#: what a column must say: a value, a list of values, or a range of numbers; the gate checks it
+Condition = Annotated[
+    Any,
+    WithJsonSchema(
+        {
+            "anyOf": [
+                _ONE,
+                {"type": "array", "items": _ONE, "minItems": 1},
+                {
+                    "type": "object",
+                    "properties": {"least": {"type": "number"}, "below": {"type": "number"}},
+                    "additionalProperties": False,
+                    "minProperties": 1,
+                },
+            ]
+        }
+    ),
+]
 #: how long labelled examples are kept; ``none`` keeps no raw row
 Retention = Annotated[
     timedelta | Literal["none"],

@@ -65,6 +65,10 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.words)
 
+    def code(self, word: str) -> int | None:
+        """The code of a word; None if it was never seen."""
+        return self._codes.get(word)
+
     def encode(self, values: Iterable[str | None]) -> NDArray[np.int32]:
         """Codes of values, shape (n,), appending words seen for the first time; -1 for a null."""
         codes, out = self._codes, []
@@ -311,6 +315,12 @@ class Features:
             self.schema.columns[j].name: np.concatenate([c.table.column(j).to_numpy()[i] for c, i in self._parts])
             for j in self.schema.categories
         }
+
+    def values(self, name: str) -> NDArray[np.float64]:
+        """One column as numbers, shape (n,): NaN for a missing number, categories by code, -1 for a missing word."""
+        j = self.schema.names.index(name)
+        parts = [np.asarray(_numbers(chunk.table.column(j))[index], np.float64) for chunk, index in self._parts]
+        return np.concatenate(parts) if parts else np.empty(0)
 
     def dicts(self) -> list[dict[str, Any]]:
         """Rows as dicts of plain Python values, as River takes them."""

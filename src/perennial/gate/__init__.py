@@ -4,13 +4,16 @@ from perennial.gate.evidence import Estimate, Evidence
 from perennial.gate.margin import default_margin, margin_from_cost
 from perennial.gate.none import NoGate
 from perennial.gate.paired import Checks, Gate, Wait
+from perennial.gate.slices import Between, Slice
 
 __all__ = [
+    "Between",
     "Checks",
     "Estimate",
     "Evidence",
     "Gate",
     "NoGate",
+    "Slice",
     "Wait",
     "default_margin",
     "margin_from_cost",

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from perennial.core import protocols
 from perennial.core.errors import ConfigError, nearest
+from perennial.core.features import Features, Schema
 from perennial.core.records import TaskKind, Verdict, Version
 from perennial.core.times import micros, spell
 from perennial.gate.bounds import boundary
 from perennial.gate.evidence import Estimate, Evidence
 from perennial.gate.margin import DEFAULT_MARGIN
+from perennial.gate.slices import Slice
 
 _DAY = timedelta(days=1)
 _WORDS = {
@@ -125,8 +127,8 @@ class Gate:
     golden : float, optional
         The largest increase of the mean loss on the golden set: above it the challenger is rejected. The set is what
         must go on working and no sample of something else, so its mean is compared as it is.
-    slices : mapping of str to float or None
-        Slices that must not get worse, each with its own margin; None is the gate's.
+    slices : mapping of str to Slice
+        Slices that must not get worse, each with its own margin or the gate's.
     largest_bytes : int, optional
         The largest model that may serve.
     largest_latency : timedelta, optional
@@ -163,7 +165,7 @@ class Gate:
     promote: Literal["auto", "manual"] = "auto"
     block: timedelta | int = _DAY
     golden: float | None = None
-    slices: Mapping[str, float | None] = field(default_factory=dict)
+    slices: Mapping[str, Slice] = field(default_factory=dict)
     largest_bytes: int | None = None
     largest_latency: timedelta | None = None
 
@@ -191,9 +193,9 @@ class Gate:
             _whole("gate.block", self.block, 1)
         if self.golden is not None:
             _number("gate.golden", self.golden)
-        for name, margin in self.slices.items():
-            if margin is not None:
-                _number(f"gate.slices.{name}", margin, above=0)
+        for name, part in self.slices.items():
+            if not isinstance(part, Slice):
+                raise ConfigError(f"gate.slices.{name}", part, "give a Slice, e.g. Slice(where={'job': 'student'})")
         if self.largest_bytes is not None:
             _whole("gate.largest_bytes", self.largest_bytes, 1)
         if self.largest_latency is not None:
@@ -211,6 +213,24 @@ class Gate:
     @property
     def _margin(self) -> float:
         return DEFAULT_MARGIN if self.margin is None else self.margin
+
+    def check_columns(self, schema: Schema, *, whole: bool) -> None:
+        """Raise ``ConfigError`` if a slice is told by no feature, or by what its column cannot hold.
+
+        With ``whole`` the schema has every word of the stream, and a slice of a word that it lacks is refused too.
+        """
+        for name, part in self.slices.items():
+            try:
+                part.check(schema, whole=whole)
+            except ConfigError as error:
+                raise ConfigError(f"gate.slices.{name}.{error.field}", error.got, error.need) from error
+
+    def members(self, features: Features) -> NDArray[np.bool_]:
+        """Which rows belong to each slice, shape (n, number of slices), in the order of ``slices``."""
+        out = np.empty((len(features), len(self.slices)), dtype=np.bool_)
+        for j, part in enumerate(self.slices.values()):
+            out[:, j] = part.members(features)
+        return out
 
     def check(self, task: TaskKind) -> None:
         """Raise ``ConfigError`` if the margin cannot suit the task: absolute errors need one in their own units."""
@@ -363,7 +383,7 @@ class Gate:
         return sorted(found)
 
     def _margin_of(self, name: str) -> float:
-        margin = self.slices[name]
+        margin = self.slices[name].margin
         return self._margin if margin is None else margin
 
     def _missing(self, overall: _Bounds, slices: Mapping[str, _Bounds], waited: int) -> list[str]:

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from perennial.core.protocols import Evidence, Gate, Learner
 from perennial.core.records import Label, Prediction, Verdict, Version
+from perennial.gate.evidence import Evidence as PairedEvidence
+from perennial.gate.paired import Checks
+from perennial.gate.paired import Gate as PairedGate
 from perennial.metrics.losses import bounded
 
 
@@ -33,11 +36,14 @@ class Trial:
     begun: int
     evidence: Evidence
     shown: list[Line] = field(default_factory=list)  # mode before: its newest ready version, and those not ready yet
+    slices: dict[str, PairedEvidence] = field(default_factory=dict)
 
     @classmethod
     def begin(cls, gate: Gate, number: int, major: int, base: Line, now: int) -> Self:
         """A trial without evidence."""
-        return cls(gate, number, major, base, now, gate.begin())
+        trial = cls(gate, number, major, base, now, gate.begin())
+        trial.slices = _slices_of(gate, {})
+        return trial
 
     def ready(self, now: int) -> Line | None:
         """The newest version that is ready; older ones are let go."""
@@ -62,43 +68,50 @@ class Trial:
         time: NDArray[np.int64],
         position: NDArray[np.int64],
         sound: NDArray[np.bool_],
+        members: NDArray[np.bool_] | None = None,
     ) -> None:
         """Rows that both lines had predicted before either learned them, n of them; those not ``sound`` do not count.
 
-        ``served`` is of the line that serves, ``shadow`` of the other.
+        ``served`` is of the line that serves, ``shadow`` of the other; ``members``, shape (n, slices), says which rows
+        belong to which slice.
         """
-        here, _ = bounded(served, labels, classes)
+        now, _ = bounded(served, labels, classes)
         beside, _ = bounded(shadow, labels, classes)
-        difference = beside - here if self.gate.mode == "before" else here - beside
+        difference = beside - now if self.gate.mode == "before" else now - beside
         paired = ~np.isnan(difference) & sound
         if paired.any():
-            blocks = self.gate.blocks(time[paired], position[paired])
-            self.evidence = self.evidence.add(blocks, difference[paired])
+            blocks, difference = self.gate.blocks(time[paired], position[paired]), difference[paired]
+            self.evidence = self.evidence.add(blocks, difference)
+            if members is not None:
+                for (name, found), here in zip(self.slices.items(), members[paired].T, strict=True):
+                    self.slices[name] = found.add(blocks[here], difference[here])
 
     def judge(self, now: int, challenger: Version) -> Verdict:
         """The gate's verdict on the newest version of the line."""
-        return self.gate.judge(
-            self.evidence, now=now, begun=self.begun, challenger=challenger, champion=self.base.version
-        )
+        about: dict[str, Any] = {"now": now, "begun": self.begun, "champion": self.base.version}
+        if isinstance(self.gate, PairedGate):
+            return self.gate.judge(self.evidence, challenger=challenger, checks=Checks(slices=self.slices), **about)
+        return self.gate.judge(self.evidence, challenger=challenger, **about)
 
     # ------------------------------------------------------------------ checkpoints
 
     def state(self) -> dict[str, Any]:
         """Plain values, models by their numbers."""
         return {
-            "gate": str(self.gate),
+            "gate": repr(self.gate),
             "number": self.number,
             "major": self.major,
             "base": self.base.version.number,
             "begun": self.begun,
             "evidence": self.evidence.to_plain(),
             "shown": [line.version.number for line in self.shown],
+            "slices": {name: evidence.to_plain() for name, evidence in self.slices.items()},
         }
 
     @classmethod
     def restore(cls, plain: Mapping[str, Any], gate: Gate, lines: Mapping[str, Line]) -> Self | None:
         """Go on from what :meth:`state` gave; None if the gate has other settings: the trial under the old is over."""
-        if plain["gate"] != str(gate):
+        if plain["gate"] != repr(gate):
             return None
         return cls(
             gate,
@@ -108,4 +121,12 @@ class Trial:
             plain["begun"],
             gate.resume(plain["evidence"]),
             [lines[number] for number in plain["shown"]],
+            _slices_of(gate, plain["slices"]),
         )
+
+
+def _slices_of(gate: Gate, plain: Mapping[str, Any]) -> dict[str, PairedEvidence]:
+    """Evidence of each slice in the order of the gate's, which that of rows follows; JSON keeps no order."""
+    if not isinstance(gate, PairedGate):
+        return {}
+    return {name: gate.resume(plain[name]) if name in plain else gate.begin() for name in gate.slices}

@@ -112,7 +112,9 @@ class Deployment:
         return self.learner.load(blob, self.trust.recorded(sha256(blob)))
 
     def engine(self, schema: Any, trainer: Trainer, label_type: str) -> Engine:
-        """A fresh engine."""
+        """A fresh engine; raises ``ConfigError`` if the gate has slices of columns that are no features."""
+        if isinstance(self.gate, PairedGate):
+            self.gate.check_columns(schema, whole=False)
         learner = self.learner
         known: tuple[Label, ...] = (False, True) if learner.task == "classification" and label_type == "bool" else ()
         return Engine(

@@ -148,6 +148,7 @@ def backtest(
         raise ConfigError("prices", error.got, error.need) from error  # the columns that prices name
     if isinstance(gate, PairedGate):
         gate.check(task)
+        gate.check_columns(prepared.schema, whole=True)
     checks.check_labels(prepared, task, stream.positive)
     if priced is not None and task == "classification":
         priced.check(task, prepared.label_values)

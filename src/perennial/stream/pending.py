@@ -27,6 +27,7 @@ class Waiting:
     shadow: Prediction | None = None  # of the line that does not serve
     time: NDArray[np.int64] | None = None  # event times, where there is a shadow
     trial: int = 0  # the trial that this one belongs to
+    members: NDArray[np.bool_] | None = None  # rows by slices of the gate: features may be gone when labels come
 
 
 @final
@@ -84,6 +85,9 @@ class Pending:
                 facts.append(widths)
             if batch.time is not None:
                 arrays.setdefault("time", []).append(batch.time)
+            if batch.members is not None:
+                arrays.setdefault("members", []).append(batch.members.ravel())
+            facts.append(None if batch.members is None else batch.members.shape[1])
             plain.append(facts)
         return State(plain={"batches": plain}, arrays={name: np.concatenate(parts) for name, parts in arrays.items()})
 
@@ -111,9 +115,11 @@ class Pending:
             )
 
         self._batches = []
-        for first, rows, major, out, until, trial, served, shadow in state.plain["batches"]:
+        for first, rows, major, out, until, trial, served, shadow, slices in state.plain["batches"]:
             told = prediction("served", rows, served)
             assert told is not None
             beside = prediction("shadow", rows, shadow)
             time = take("time", rows) if beside is not None else None
-            self.add(Waiting(first, rows, told, major, out, until, beside, time, trial))
+            members = None if slices is None else take("members", rows * slices)
+            members = None if members is None else members.reshape(rows, slices)
+            self.add(Waiting(first, rows, told, major, out, until, beside, time, trial, members))

@@ -14,7 +14,7 @@ import pytest
 from perennial.core.errors import ConfigError
 from perennial.core.records import Version
 from perennial.core.times import micros
-from perennial.gate import Checks, Evidence, Gate
+from perennial.gate import Checks, Evidence, Gate, Slice
 
 DAY = micros(timedelta(days=1))
 
@@ -44,6 +44,7 @@ def judge(gate, found, *, day=40, kind="fit", checks=None, champion="1.0"):
 
 GOOD, EQUAL, BAD = evidence(6, 2), evidence(4, 4), evidence(2, 6)
 GATE = Gate(margin=0.01)
+NEW = Slice(where={"kind": "new"})
 
 
 class TestVerdict:
@@ -127,7 +128,7 @@ class TestVerdict:
 
     def test_evidence_is_plain_data(self):
         """Strict JSON keeps it whole."""
-        gate = Gate(margin=0.01, golden=0.1, largest_latency=timedelta(milliseconds=5), slices={"new": None})
+        gate = Gate(margin=0.01, golden=0.1, largest_latency=timedelta(milliseconds=5), slices={"new": NEW})
         checks = Checks(golden=math.nan, latency=timedelta(milliseconds=2), slices={"new": EQUAL}, size_bytes=7)
         for found, given in ((GOOD, checks), (gate.begin(), Checks())):
             facts = judge(gate, found, checks=given).evidence
@@ -237,7 +238,7 @@ class TestChecks:
 
     def test_every_slice_must_pass(self):
         """One that is worse rejects, one that is not clear yet waits, one without labels is not judged."""
-        gate = replace(GATE, slices={"new": None, "old": 0.05, "rare": None})
+        gate = replace(GATE, slices={"new": NEW, "old": replace(NEW, margin=0.05), "rare": NEW})
         unclear = evidence(1, 1, rows=10)
         cases = {
             "promote": {"new": GOOD, "old": GOOD},
@@ -256,10 +257,10 @@ class TestChecks:
     def test_many_slices_share_alpha(self):
         """What would be proof on one slice is none on the worst of many (Holm)."""
         steps = [evidence(4, 4 + more, rows=100) for more in range(1, 20)]
-        alone = replace(GATE, margin=0.5, slices={"a": 0.001})
+        alone = replace(GATE, margin=0.5, slices={"a": replace(NEW, margin=0.001)})
         found = next(e for e in steps if alone._harmed({"a": alone._bounds(e, e)}, e.n))
         lower = alone._bounds(found, found).lower
-        edge = replace(alone, slices=dict.fromkeys("abcdefgh", lower * 0.999))
+        edge = replace(alone, slices=dict.fromkeys("abcdefgh", replace(NEW, margin=lower * 0.999)))
         assert edge._harmed({"a": edge._bounds(found, found)}, found.n) == ["a"]
         rest = {name: edge._bounds(GOOD, found) for name in "bcdefgh"}
         assert edge._harmed({"a": edge._bounds(found, found), **rest}, found.n) == []
@@ -342,7 +343,7 @@ class TestSettings:
             ("margin", 0.0), ("margin", math.nan), ("margin", "0.1"), ("alpha", 0), ("alpha", 0.6), ("alpha", True),
             ("planned_labels", 0), ("planned_labels", 10.5), ("least_blocks", 1), ("least_wait", -timedelta(1)),
             ("least_wait", "7d"), ("greatest_wait", timedelta(0)), ("block", timedelta(0)), ("block", 0),
-            ("block", "1d"), ("golden", math.inf), ("slices", {"new": -1.0}), ("largest_bytes", 0),
+            ("block", "1d"), ("golden", math.inf), ("slices", {"new": 1.0}), ("largest_bytes", 0),
             ("largest_latency", timedelta(0)),
         ],
     )  # fmt: skip
