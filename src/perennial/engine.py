@@ -23,12 +23,13 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from perennial.core.errors import DataError, LearnerError
+from perennial.core.errors import ConfigError, DataError, LearnerError
 from perennial.core.features import Features, Kind, Schema
 from perennial.core.identity import IDENTITY_FORMAT, Unhashable, digest, seed_from
 from perennial.core.protocols import (
     Facts,
     Gate,
+    GoldenSet,
     Interleaved,
     Keep,
     Learner,
@@ -108,9 +109,13 @@ class Engine:
     forgets : bool
         Let go of every row as soon as it was learned or can be no more, and quote no error of a framework, which may
         quote a row. For strategies that never fit a window again.
+    golden : GoldenSet, optional
+        The rows of the gate's golden set, where it has one.
 
     Raises
     ------
+    ConfigError
+        If the gate has a golden set, and its rows are not given.
     LearnerError
         If the strategy updates and the learner cannot.
     """
@@ -130,8 +135,13 @@ class Engine:
         quality: Quality | None = None,
         classes: Sequence[Label] = (),
         forgets: bool = False,
+        golden: GoldenSet | None = None,
     ) -> None:
         check_can_update(strategy, learner)
+        if isinstance(gate, PairedGate) and gate.golden is not None and golden is None:
+            raise ConfigError(
+                "golden", None, f"give the rows of {gate.golden.file}: the gate holds challengers to them"
+            )
         self._strategy = strategy
         self._learner = learner
         self._schema = schema
@@ -141,6 +151,7 @@ class Engine:
         self._wait = micros(label_wait)
         self._seed = seed
         self._gate = None if gate is None or gate.mode == "none" else gate
+        self._golden = golden
         self._quality = quality or Quality()
         self._forgets = forgets
         self._identity = _identity(learner)
@@ -284,7 +295,7 @@ class Engine:
         self._waiting = [lines[number] for number in plain["waiting"]]
         self._trial = None
         if plain["trial"] is not None and self._gate is not None:
-            self._trial = Trial.restore(plain["trial"], self._gate, lines)
+            self._trial = Trial.restore(plain["trial"], self._gate, lines, self._golden)
         self._started = None if plain["started"] is None else lines[plain["started"]].version
         self._unlearned = state.arrays["unlearned"]
         self._book.restore(state.part("book"), label_values, fetch)
@@ -757,7 +768,7 @@ class Engine:
         if trial is None or trial.major != line.version.major:
             base = before if trial is None else trial.base
             self._trials += 1
-            trial = self._trial = Trial.begin(gate, self._trials, line.version.major, base, now)
+            trial = self._trial = Trial.begin(gate, self._trials, line.version.major, base, now, golden=self._golden)
         if gate.mode == "after":
             self._waiting.append(line)
         else:
@@ -786,6 +797,8 @@ class Engine:
             turn, champion = self._fall_back(turn, champion, error)
             prediction = self._ask(champion, batch)
         turn, shadow = self._ask_shadow(turn, batch, champion)
+        if shadow is not None:
+            turn = self._measure(turn, batch, champion)
         seconds = self._trainer.cpu_seconds() - before
         minor = np.full(len(batch), champion.version.minor, dtype=np.int32)
         return self._say(turn, batch, prediction, champion.version.major, minor, predict=seconds, shadow=shadow)
@@ -813,6 +826,13 @@ class Engine:
                 champion=champion.version.number,
             )  # fmt: skip
             return replace(turn, verdicts=(*turn.verdicts, verdict)), None
+
+    def _measure(self, turn: Turn, batch: Batch, champion: Line) -> Turn:
+        """Hold the version on trial to the gate's limits, once, as soon as it predicts."""
+        assert self._trial is not None
+        line = self._trial.shown[0] if self._trial.gate.mode == "before" else champion
+        note = self._trial.measure(line, batch.features)
+        return turn if note is None else _note(turn, note)
 
     def _fall_back(self, turn: Turn, champion: Line, error: DataError | LearnerError) -> tuple[Turn, Line]:
         """A version that serves on trial and cannot predict is rolled back; raises if there is none to go to."""

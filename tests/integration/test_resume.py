@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as csv
 import pytest
 from lightgbm import LGBMClassifier
 from river import linear_model, preprocessing
@@ -20,8 +21,9 @@ from perennial.core.protocols import Trained
 from perennial.core.records import Close, Tick, Verdict
 from perennial.core.state import State, Stored
 from perennial.engine import Engine
-from perennial.gate import Gate, Slice
+from perennial.gate import Gate, Golden, Slice
 from perennial.learners import as_learner
+from perennial.stream.labelled import read_labelled
 from perennial.stream.quality import Quality
 
 START = np.datetime64("2026-01-01", "us")
@@ -189,6 +191,14 @@ CASES = {
         strategies.Hybrid(GaussianNB(), initial="5d", trigger=EVERY, reset=triggers.every("4d")), {},
         {"gate": replace(SLICED, mode="after")},
     ),
+    "gate with a golden set": (
+        strategies.Stateful(GaussianNB(), initial="5d", trigger=EVERY), WAITING,
+        {"gate": replace(SLICED, golden=Golden(file="golden.csv", limit=0.02)), "golden": True},
+    ),
+    "gate with a golden set, after, stateless": (
+        strategies.Stateless(LGB, initial="5d", trigger=triggers.every("3d")), WAITING,
+        {"gate": replace(SLICED, golden=Golden(file="golden.csv", limit=0.02), mode="after"), "golden": True},
+    ),
     "gate before, stateless": (
         strategies.Stateless(GaussianNB(), initial="5d", trigger=EVERY, window=windows.Decayed("3d")), WAITING,
         {"gate": AfterRows("before"), "train_latency": "20h"},
@@ -214,6 +224,9 @@ def case(request, tmp_path):
     if "train_latency" in settings:
         settings["train_latency"] = timedelta(hours=int(settings["train_latency"][:-1]))
     learner = as_learner(strategy.model)
+    if settings.pop("golden", False):
+        csv.write_csv(rows.slice(100, 80), tmp_path / "golden.csv")
+        settings["golden"] = read_labelled(tmp_path / "golden.csv", stream, prepared.schema, "string", learner.task)
     known = (False, True) if prepared.label_type == "bool" else ()
 
     def engine():
@@ -282,6 +295,29 @@ def test_a_gate_with_other_settings_begins_anew(tmp_path):
         again.restore(state, batch.label_values, store.kept.__getitem__)
         assert again.serving == turn.serving
         assert (again.advance(Tick(now=turn.now + 1)).challenger is not None) == (trial is not None)
+
+
+def test_another_golden_set_begins_anew(tmp_path):
+    """Its rows are settings of the gate, and where they lie is not: the trial is over when they changed."""
+    rows = table().drop_columns(["k", "g"])
+    stream = pn.Stream(rows, time="at", target="y", time_zone="UTC", lateness="12h", batch="1d")
+    prepared, store = stream.prepare(tmp_path / "stream"), Store()
+    strategy = strategies.Stateful(GaussianNB(), initial="5d", trigger=EVERY)
+    learner = as_learner(strategy.model)
+
+    def engine(first, name):
+        csv.write_csv(rows.slice(first, 50), tmp_path / name)
+        golden = read_labelled(tmp_path / name, stream, prepared.schema, "string", learner.task)
+        gate = replace(SLICED, golden=Golden(file=str(tmp_path / name), limit=1.0))
+        return Engine(strategy, learner, schema=prepared.schema, trainer=Plain(), gate=gate, golden=golden)
+
+    before = engine(0, "golden.csv")
+    for batch in list(prepared.batches(learner.task))[:8]:
+        turn = before.advance(store.take(batch))
+    assert turn.challenger is not None
+    for again, on in ((engine(0, "moved.csv"), True), (engine(1, "golden.csv"), False)):
+        again.restore(before.state(), batch.label_values, store.kept.__getitem__)
+        assert (again.advance(Tick(now=turn.now + 1)).challenger is not None) == on
 
 
 def test_a_state_is_checked_when_it_is_read():

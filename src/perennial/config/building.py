@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +19,7 @@ from perennial.core.protocols import Gate, Learner, Updatable
 from perennial.metrics.money import Prices
 
 if TYPE_CHECKING:
+    from perennial.gate import Gate as PairedGate
     from perennial.metrics import Metric
     from perennial.strategies import Strategy
     from perennial.stream import Stream
@@ -86,6 +87,9 @@ def build(
             strategies[key] = _strategy(config, key, learner)
     with collect.at("stream", names=STREAM_NAMES):
         stream = _stream(config, folder, reads)
+    gate = None
+    with collect.at("gate"):
+        gate = _gate(config, folder)
     metrics = _metrics(config, learners, collect)
     if collect.problems:
         refuse(name, collect.problems)
@@ -98,7 +102,7 @@ def build(
         train_latency=config.train_latency if config.train_latency is not None else timedelta(0),
         quality=config.quality.build() if config.quality is not None else None,
         clairvoyant=config.clairvoyant,
-        gate=config.gate.build() if config.gate is not None and config.gate.mode != "none" else None,
+        gate=gate,
     )
 
 
@@ -227,6 +231,19 @@ def _stream(config: Config, folder: Path, reads: bool) -> Stream:
         lateness=given.lateness,
         labels=seen(_source(given.labels, folder)) if given.labels is not None else None,
     )
+
+
+def _gate(config: Config, folder: Path) -> PairedGate | None:
+    from perennial.stream.sources import open_files
+
+    if config.gate is None or config.gate.mode == "none":
+        return None
+    gate = config.gate.build()
+    if gate.golden is None:
+        return gate
+    file = _seen_from_here(folder / gate.golden.file)
+    open_files(file, "gate.golden.file")
+    return replace(gate, golden=replace(gate.golden, file=file))
 
 
 def _source(given: str, folder: Path) -> str:

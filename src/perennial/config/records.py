@@ -15,6 +15,7 @@ from perennial.core.protocols import Trigger as TriggerProtocol
 from perennial.core.protocols import Trust
 from perennial.core.protocols import Window as WindowProtocol
 from perennial.gate import Gate as PairedGate
+from perennial.gate import Golden as PairedGolden
 from perennial.gate import Slice as PairedSlice
 from perennial.metrics.money import Prices
 from perennial.stream.quality import Quality as BatchQuality
@@ -473,6 +474,17 @@ class Slice(Record):
     """How much worse the mean loss may be on them; the gate's margin unless given."""
 
 
+class Golden(Arguments):
+    """Labelled rows that must go on working."""
+
+    main: ClassVar[str] = "file"
+
+    file: str
+    """Parquet or CSV files with the stream's features and its label."""
+    limit: float = 0.0
+    """How much the mean loss on them may rise."""
+
+
 class Gate(Made):
     """Champion against challenger."""
 
@@ -502,12 +514,16 @@ class Gate(Made):
     """manual: say that it is ready, and wait for perennial promote."""
     slices: dict[str, Slice] = Field(default_factory=dict)
     """Rows that are judged on their own as well, by name."""
+    golden: Golden | None = None
+    """Labelled rows that must go on working."""
 
     def build(self) -> PairedGate:
         """The gate itself."""
         given: dict[str, Any] = {name: getattr(self, name) for name in self.model_fields_set}
         if "slices" in given:
             given["slices"] = {name: _slice(name, part) for name, part in self.slices.items()}
+        if self.golden is not None:
+            given["golden"] = PairedGolden(file=self.golden.file, limit=self.golden.limit)
         return PairedGate(**{name: value for name, value in given.items() if value is not None})
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perennial.core.errors import ConfigError
-from perennial.core.features import Features
-from perennial.core.records import Decision, Examples, Loss, Prediction, TaskKind, Turn, Verdict, Version
+from perennial.core.features import Features, Schema
+from perennial.core.records import Decision, Examples, Label, Loss, Prediction, TaskKind, Turn, Verdict, Version
 from perennial.core.times import NEVER
 
 
@@ -350,6 +350,29 @@ class Trainer(Protocol):
 
     def cpu_seconds(self) -> float:
         """CPU seconds used so far by this process: for the cost of predictions. Decides nothing."""
+        ...
+
+
+class GoldenSet(Protocol):
+    """Labelled rows apart from the stream, n of them: what a model must go on knowing."""
+
+    @property
+    def digest(self) -> str:
+        """Identity of the rows and their labels."""
+        ...
+
+    @property
+    def truth(self) -> NDArray[Any]:
+        """Codes into ``classes`` or values, shape (n,)."""
+        ...
+
+    @property
+    def classes(self) -> tuple[Label, ...]:
+        """What codes mean; none for a regression."""
+        ...
+
+    def features(self, schema: Schema) -> Features:
+        """The rows, encoded with the words that a schema has by now; it learns nothing of them."""
         ...
 
 

@@ -3,7 +3,7 @@
 from perennial.gate.evidence import Estimate, Evidence
 from perennial.gate.margin import default_margin, margin_from_cost
 from perennial.gate.none import NoGate
-from perennial.gate.paired import Checks, Gate, Wait
+from perennial.gate.paired import Checks, Gate, Golden, Wait
 from perennial.gate.slices import Between, Slice
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Estimate",
     "Evidence",
     "Gate",
+    "Golden",
     "NoGate",
     "Slice",
     "Wait",

@@ -31,6 +31,34 @@ _WORDS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Golden:
+    """Labelled rows that must go on working, such as old classes that new data lacks.
+
+    Parameters
+    ----------
+    file : str
+        Parquet or CSV files with the stream's features and its label. What they hold belongs to a gate's settings and
+        where they lie does not, so it is told by their digest.
+    limit : float
+        The largest increase of the mean loss on them: above it a challenger is rejected. They are no sample of
+        something else, so the mean is compared as it is.
+
+    Raises
+    ------
+    ConfigError
+        If no file is named, or the limit is no number.
+    """
+
+    file: str = field(repr=False)
+    limit: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.file, str) or not self.file:
+            raise ConfigError("gate.golden.file", self.file, "name a file, e.g. golden.csv")
+        _number("gate.golden.limit", self.limit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Checks:
     """What is known of a challenger besides its paired losses; None where it was not measured.
 
@@ -124,9 +152,8 @@ class Gate:
     block : timedelta or int
         The unit of analysis: rows of one block may err together, blocks should not. A span of event time, or a
         number of rows for streams whose rows are independent.
-    golden : float, optional
-        The largest increase of the mean loss on the golden set: above it the challenger is rejected. The set is what
-        must go on working and no sample of something else, so its mean is compared as it is.
+    golden : Golden, optional
+        Rows that must go on working.
     slices : mapping of str to Slice
         Slices that must not get worse, each with its own margin or the gate's.
     largest_bytes : int, optional
@@ -164,7 +191,7 @@ class Gate:
     on_reject: Literal["back", "go_on"] = "back"
     promote: Literal["auto", "manual"] = "auto"
     block: timedelta | int = _DAY
-    golden: float | None = None
+    golden: Golden | None = None
     slices: Mapping[str, Slice] = field(default_factory=dict)
     largest_bytes: int | None = None
     largest_latency: timedelta | None = None
@@ -191,8 +218,8 @@ class Gate:
             _span("gate.block", self.block, timedelta(microseconds=1))
         else:
             _whole("gate.block", self.block, 1)
-        if self.golden is not None:
-            _number("gate.golden", self.golden)
+        if self.golden is not None and not isinstance(self.golden, Golden):
+            raise ConfigError("gate.golden", self.golden, "give Golden(file=..., limit=...)")
         for name, part in self.slices.items():
             if not isinstance(part, Slice):
                 raise ConfigError(f"gate.slices.{name}", part, "give a Slice, e.g. Slice(where={'job': 'student'})")
@@ -341,8 +368,11 @@ class Gate:
     def _broken(self, checks: Checks) -> list[str]:
         """Limits that are passed, whatever the evidence says."""
         out = []
-        if self.golden is not None and checks.golden is not None and not checks.golden <= self.golden:  # NaN too
-            out.append(f"its loss on the golden set is {checks.golden:+.4g}, at most {self.golden:+g} is allowed")
+        if self.golden is not None and checks.golden is not None and not checks.golden <= self.golden.limit:
+            found = f"its loss on the golden set is {checks.golden:+.4g} against the champion's"
+            if math.isnan(checks.golden):
+                found = "it does not predict all rows of the golden set"
+            out.append(f"{found}, at most {self.golden.limit:+g} is allowed")
         if self.largest_bytes is not None and checks.size_bytes is not None and checks.size_bytes > self.largest_bytes:
             out.append(f"it has {checks.size_bytes:,} bytes, at most {self.largest_bytes:,} are allowed")
         limit = self.largest_latency

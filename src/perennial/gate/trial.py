@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perennial.core.protocols import Evidence, Gate, Learner
+from perennial.core.features import Features
+from perennial.core.protocols import Evidence, Gate, GoldenSet, Learner
 from perennial.core.records import Label, Prediction, Verdict, Version
 from perennial.gate.evidence import Evidence as PairedEvidence
 from perennial.gate.paired import Checks
@@ -25,6 +27,14 @@ class Line:
     model: Learner
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What was measured of the newest version of a line that predicted; ``golden`` is challenger minus champion."""
+
+    version: str | None = None
+    golden: float | None = None
+
+
 @dataclass(slots=True)
 class Trial:
     """A challenger line and the champion of record: one of them serves, the other predicts unseen beside it."""
@@ -37,11 +47,16 @@ class Trial:
     evidence: Evidence
     shown: list[Line] = field(default_factory=list)  # mode before: its newest ready version, and those not ready yet
     slices: dict[str, PairedEvidence] = field(default_factory=dict)
+    golden: GoldenSet | None = None
+    base_golden: float | None = None  # the champion's mean loss on the golden set
+    measured: Measured = Measured()
 
     @classmethod
-    def begin(cls, gate: Gate, number: int, major: int, base: Line, now: int) -> Self:
+    def begin(
+        cls, gate: Gate, number: int, major: int, base: Line, now: int, *, golden: GoldenSet | None = None
+    ) -> Self:
         """A trial without evidence."""
-        trial = cls(gate, number, major, base, now, gate.begin())
+        trial = cls(gate, number, major, base, now, gate.begin(), golden=golden)
         trial.slices = _slices_of(gate, {})
         return trial
 
@@ -86,11 +101,32 @@ class Trial:
                 for (name, found), here in zip(self.slices.items(), members[paired].T, strict=True):
                     self.slices[name] = found.add(blocks[here], difference[here])
 
+    def measure(self, line: Line, features: Features) -> str | None:
+        """Measure a version of the challenger line that predicts ``features``, once; gives what cannot be, in words."""
+        if not isinstance(self.gate, PairedGate) or self.measured.version == line.version.number:
+            return None
+        golden, note = None, None
+        if self.gate.golden is not None and self.golden is not None:
+            rows = self.golden.features(features.schema)
+            try:
+                if self.base_golden is None:
+                    self.base_golden = _mean_loss(self.base.model, rows, self.golden)
+            except Exception as error:  # frameworks raise anything
+                note = f"{self.base.version.number} cannot predict the golden set, so nothing is held to it: {error}"
+            else:
+                try:
+                    golden = _mean_loss(line.model, rows, self.golden) - self.base_golden
+                except Exception as error:
+                    golden, note = math.nan, f"{line.version.number} cannot predict the golden set: {error}"
+        self.measured = Measured(version=line.version.number, golden=golden)
+        return note
+
     def judge(self, now: int, challenger: Version) -> Verdict:
         """The gate's verdict on the newest version of the line."""
         about: dict[str, Any] = {"now": now, "begun": self.begun, "champion": self.base.version}
         if isinstance(self.gate, PairedGate):
-            return self.gate.judge(self.evidence, challenger=challenger, checks=Checks(slices=self.slices), **about)
+            checks = Checks(slices=self.slices, golden=self.measured.golden)
+            return self.gate.judge(self.evidence, challenger=challenger, checks=checks, **about)
         return self.gate.judge(self.evidence, challenger=challenger, **about)
 
     # ------------------------------------------------------------------ checkpoints
@@ -98,7 +134,7 @@ class Trial:
     def state(self) -> dict[str, Any]:
         """Plain values, models by their numbers."""
         return {
-            "gate": repr(self.gate),
+            "gate": _settings(self.gate, self.golden),
             "number": self.number,
             "major": self.major,
             "base": self.base.version.number,
@@ -106,12 +142,16 @@ class Trial:
             "evidence": self.evidence.to_plain(),
             "shown": [line.version.number for line in self.shown],
             "slices": {name: evidence.to_plain() for name, evidence in self.slices.items()},
+            "base_golden": self.base_golden,
+            "measured": asdict(self.measured),
         }
 
     @classmethod
-    def restore(cls, plain: Mapping[str, Any], gate: Gate, lines: Mapping[str, Line]) -> Self | None:
+    def restore(
+        cls, plain: Mapping[str, Any], gate: Gate, lines: Mapping[str, Line], golden: GoldenSet | None = None
+    ) -> Self | None:
         """Go on from what :meth:`state` gave; None if the gate has other settings: the trial under the old is over."""
-        if plain["gate"] != repr(gate):
+        if plain["gate"] != _settings(gate, golden):
             return None
         return cls(
             gate,
@@ -122,7 +162,21 @@ class Trial:
             gate.resume(plain["evidence"]),
             [lines[number] for number in plain["shown"]],
             _slices_of(gate, plain["slices"]),
+            golden,
+            plain["base_golden"],
+            Measured(**plain["measured"]),
         )
+
+
+def _settings(gate: Gate, golden: GoldenSet | None) -> str:
+    """What a trial is under: evidence gathered under other settings is none."""
+    return f"{gate!r} {golden.digest if golden is not None else ''}"
+
+
+def _mean_loss(model: Learner, rows: Features, golden: GoldenSet) -> float:
+    """The mean loss on a golden set; NaN if the model does not predict all of it."""
+    losses, _ = bounded(model.predict(rows), golden.truth, golden.classes)
+    return float(losses.mean())
 
 
 def _slices_of(gate: Gate, plain: Mapping[str, Any]) -> dict[str, PairedEvidence]:

@@ -20,6 +20,7 @@ from perennial.production.observing import Observing
 from perennial.strategies import Strategy
 from perennial.stream import Stream
 from perennial.stream.canonical import least_delay
+from perennial.stream.labelled import check_readable, read_labelled
 from perennial.stream.quality import Quality
 
 
@@ -92,6 +93,8 @@ class Deployment:
             )
         if isinstance(self.gate, PairedGate):
             self.gate.check(learner.task)
+            if self.gate.golden is not None:
+                check_readable(self.gate.golden.file, self.stream)
         if self.stream.target is None:
             raise ConfigError("target", None, "name the label column: without labels nothing can be learned")
         if self.forgets:
@@ -112,10 +115,12 @@ class Deployment:
         return self.learner.load(blob, self.trust.recorded(sha256(blob)))
 
     def engine(self, schema: Any, trainer: Trainer, label_type: str) -> Engine:
-        """A fresh engine; raises ``ConfigError`` if the gate has slices of columns that are no features."""
-        if isinstance(self.gate, PairedGate):
+        """A fresh engine; raises what the gate's slices and its golden set refuse of the stream's columns."""
+        learner, golden = self.learner, None
+        if isinstance(self.gate, PairedGate) and not self.observe:
             self.gate.check_columns(schema, whole=False)
-        learner = self.learner
+            if self.gate.golden is not None:
+                golden = read_labelled(self.gate.golden.file, self.stream, schema, label_type, learner.task)
         known: tuple[Label, ...] = (False, True) if learner.task == "classification" and label_type == "bool" else ()
         return Engine(
             Observing(self.strategy) if self.observe else self.strategy,
@@ -130,6 +135,7 @@ class Deployment:
             quality=replace(self.quality, discreet=True) if self.forgets else self.quality,
             classes=known,
             forgets=self.forgets,
+            golden=golden,
         )
 
     def identity(self) -> dict[str, str | None]:

@@ -10,14 +10,16 @@ import pyarrow as pa
 
 from perennial.core.errors import ConfigError, DataError, nearest
 from perennial.core.features import Chunk, Features, Kind, Schema, Vocabulary
-from perennial.core.protocols import Learner, LearnsUnlabelled, Trained
+from perennial.core.protocols import Gate, Learner, LearnsUnlabelled, Trained
 from perennial.core.records import TaskKind
 from perennial.core.times import micros, moment, spell
 from perennial.engine import check_can_update
+from perennial.gate import Gate as PairedGate
 from perennial.learners import as_learner
 from perennial.replay.run import Job, shares_turns
 from perennial.strategies import Frozen, Hybrid, Stateful, Stateless, Strategy
 from perennial.stream import Stream
+from perennial.stream.labelled import Labelled, read_labelled
 from perennial.stream.prepared import Prepared
 from perennial.stream.quality import Quality
 
@@ -119,6 +121,25 @@ def check_quality(prepared: Prepared, quality: Quality | None, stream: Stream, t
         if not any(type(label) is type(value) and label == value for value in known):
             hint = nearest(str(label), map(str, known))
             raise ConfigError(f"label_rates.{label}", label, f"no label has this value: {hint}")
+
+
+def golden_rows(prepared: Prepared, gate: Gate | None, stream: Stream, task: TaskKind) -> Labelled | None:
+    """The rows of the gate's golden set; None if it has none.
+
+    Raises
+    ------
+    ConfigError, DataError
+        If they are not there, do not suit the stream, or have a label that no row of it has.
+    """
+    if not isinstance(gate, PairedGate) or gate.golden is None:
+        return None
+    golden = read_labelled(gate.golden.file, stream, prepared.schema, prepared.label_type, task)
+    known = prepared.label_values
+    for label in golden.classes if known is not None else ():
+        if not any(type(label) is type(value) and label == value for value in known or ()):
+            hint = nearest(str(label), map(str, known or ()))
+            raise DataError(f"{gate.golden.file}: no row of the stream has the label {label!r}: {hint}")
+    return golden
 
 
 def _row(schema: Schema, values: Mapping[str, Any]) -> Features:

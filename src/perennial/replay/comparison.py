@@ -149,6 +149,7 @@ def backtest(
     if isinstance(gate, PairedGate):
         gate.check(task)
         gate.check_columns(prepared.schema, whole=True)
+    golden = checks.golden_rows(prepared, gate, stream, task)
     checks.check_labels(prepared, task, stream.positive)
     if priced is not None and task == "classification":
         priced.check(task, prepared.label_values)
@@ -165,6 +166,7 @@ def backtest(
         "quality": quality or Quality(),
         "version": __version__,
         "gate": gate,
+        "golden": golden,
         "classes": (False, True) if task == "classification" and prepared.label_type == "bool" else (),
     }
     planned = [Job(name=name, strategy=s, learner=learners[name], **common) for name, s in strategies.items()]
@@ -218,7 +220,7 @@ def _frozen_baseline(jobs: Sequence[Job]) -> list[Job]:
     for job in jobs:
         if job.strategy.initial is not None:
             strategy = Frozen(job.strategy.model, initial=job.strategy.initial)
-            return [_with(job, name=_FROZEN, strategy=strategy, gate=None)]
+            return [_with(job, name=_FROZEN, strategy=strategy, gate=None, golden=None)]
     return []
 
 

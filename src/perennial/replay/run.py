@@ -24,6 +24,7 @@ from perennial.engine import Engine
 from perennial.replay.spill import Spill, Summary
 from perennial.replay.trainings import Trainings
 from perennial.strategies import Strategy
+from perennial.stream.labelled import Labelled
 from perennial.stream.prepared import Prepared
 from perennial.stream.quality import Quality
 
@@ -52,6 +53,7 @@ class Job:
     version: str
     classes: tuple[Label, ...] = ()
     gate: Gate | None = None
+    golden: Labelled | None = None
 
     def engine(self, trainer: Trainer) -> Engine:
         """A fresh engine for this job."""
@@ -67,6 +69,7 @@ class Job:
             gate=self.gate,
             quality=self.quality,
             classes=self.classes,
+            golden=self.golden,
         )
 
     def key(self) -> str | None:
@@ -81,6 +84,7 @@ class Job:
                 str(self.prepared.batch),
                 self.prepared.zone,
                 canonical([self.label_delay, self.closes_at, self.train_latency, self.seed, self.quality, self.gate]),
+                *([] if self.golden is None else [self.golden.digest]),
             )
         except Unhashable:
             return None

@@ -14,7 +14,7 @@ import pytest
 from perennial.core.errors import ConfigError
 from perennial.core.records import Version
 from perennial.core.times import micros
-from perennial.gate import Checks, Evidence, Gate, Slice
+from perennial.gate import Checks, Evidence, Gate, Golden, Slice
 
 DAY = micros(timedelta(days=1))
 
@@ -45,6 +45,7 @@ def judge(gate, found, *, day=40, kind="fit", checks=None, champion="1.0"):
 GOOD, EQUAL, BAD = evidence(6, 2), evidence(4, 4), evidence(2, 6)
 GATE = Gate(margin=0.01)
 NEW = Slice(where={"kind": "new"})
+OLD = Golden(file="old.csv", limit=0.01)
 
 
 class TestVerdict:
@@ -128,7 +129,12 @@ class TestVerdict:
 
     def test_evidence_is_plain_data(self):
         """Strict JSON keeps it whole."""
-        gate = Gate(margin=0.01, golden=0.1, largest_latency=timedelta(milliseconds=5), slices={"new": NEW})
+        gate = Gate(
+            margin=0.01,
+            golden=Golden(file="g.csv", limit=0.1),
+            largest_latency=timedelta(milliseconds=5),
+            slices={"new": NEW},
+        )
         checks = Checks(golden=math.nan, latency=timedelta(milliseconds=2), slices={"new": EQUAL}, size_bytes=7)
         for found, given in ((GOOD, checks), (gate.begin(), Checks())):
             facts = judge(gate, found, checks=given).evidence
@@ -175,7 +181,7 @@ class TestWaiting:
 
     def test_no_default_lets_pass_what_was_never_measured(self):
         """A golden set that was not scored is no golden set."""
-        gate = Gate(margin=0.0001, greatest_wait=timedelta(days=50), on_no_verdict="promote", golden=0.01)
+        gate = Gate(margin=0.0001, greatest_wait=timedelta(days=50), on_no_verdict="promote", golden=OLD)
         said = judge(gate, EQUAL, day=50)
         assert said.outcome == "keep"
         assert "golden set is not measured yet" in said.reason
@@ -216,8 +222,13 @@ class TestChecks:
     @pytest.mark.parametrize(
         ("limit", "bad", "good", "words"),
         [
-            ({"golden": 0.01}, {"golden": 0.02}, {"golden": 0.01}, r"golden set is \+0.02, at most \+0.01"),
-            ({"golden": 0.01}, {"golden": math.nan}, {"golden": -1.0}, "golden set is"),
+            (
+                {"golden": OLD},
+                {"golden": 0.02},
+                {"golden": 0.01},
+                r"golden set is \+0.02 against the .*, at most \+0.01",
+            ),
+            ({"golden": OLD}, {"golden": math.nan}, {"golden": -1.0}, "does not predict all rows of the golden set"),
             ({"largest_bytes": 1000}, {"size_bytes": 1001}, {"size_bytes": 1000}, "1,001 bytes, at most 1,000"),
             (
                 {"largest_latency": timedelta(milliseconds=5)},
@@ -343,7 +354,7 @@ class TestSettings:
             ("margin", 0.0), ("margin", math.nan), ("margin", "0.1"), ("alpha", 0), ("alpha", 0.6), ("alpha", True),
             ("planned_labels", 0), ("planned_labels", 10.5), ("least_blocks", 1), ("least_wait", -timedelta(1)),
             ("least_wait", "7d"), ("greatest_wait", timedelta(0)), ("block", timedelta(0)), ("block", 0),
-            ("block", "1d"), ("golden", math.inf), ("slices", {"new": 1.0}), ("largest_bytes", 0),
+            ("block", "1d"), ("golden", 0.01), ("slices", {"new": 1.0}), ("largest_bytes", 0),
             ("largest_latency", timedelta(0)),
         ],
     )  # fmt: skip
@@ -352,6 +363,12 @@ class TestSettings:
         with pytest.raises(ConfigError) as refused:
             Gate(**{field: value})
         assert refused.value.field.startswith(f"gate.{field}")
+
+    @pytest.mark.parametrize("given", [{"file": ""}, {"file": 3}, {"file": "a.csv", "limit": math.inf}])
+    def test_a_golden_set_that_is_none_is_refused(self, given):
+        """By name."""
+        with pytest.raises(ConfigError, match=r"gate\.golden\."):
+            Golden(**given)
 
     def test_a_near_miss_is_suggested(self):
         """The nearest valid word."""
