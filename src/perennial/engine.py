@@ -35,6 +35,7 @@ from perennial.core.protocols import (
     Learner,
     LearnsUnlabelled,
     Plan,
+    Sized,
     Summable,
     Trained,
     Trainer,
@@ -115,7 +116,7 @@ class Engine:
     Raises
     ------
     ConfigError
-        If the gate has a golden set, and its rows are not given.
+        If the gate has a golden set, and its rows are not given, or a limit for the size of models that have none.
     LearnerError
         If the strategy updates and the learner cannot.
     """
@@ -138,6 +139,7 @@ class Engine:
         golden: GoldenSet | None = None,
     ) -> None:
         check_can_update(strategy, learner)
+        check_sized(gate, learner)
         if isinstance(gate, PairedGate) and gate.golden is not None and golden is None:
             raise ConfigError(
                 "golden", None, f"give the rows of {gate.golden.file}: the gate holds challengers to them"
@@ -831,7 +833,7 @@ class Engine:
         """Hold the version on trial to the gate's limits, once, as soon as it predicts."""
         assert self._trial is not None
         line = self._trial.shown[0] if self._trial.gate.mode == "before" else champion
-        note = self._trial.measure(line, batch.features)
+        note = self._trial.measure(line, batch.features, self._trainer)
         return turn if note is None else _note(turn, note)
 
     def _fall_back(self, turn: Turn, champion: Line, error: DataError | LearnerError) -> tuple[Turn, Line]:
@@ -1035,6 +1037,12 @@ def check_can_update(strategy: Strategy, learner: Learner) -> None:
             "in learners.Decayed(...) or learners.LeafRefit(...), forests in learners.SlidingForest(...), take an "
             "estimator with partial_fit or a River model, or use strategies.Stateless"
         )
+
+
+def check_sized(gate: Gate | None, learner: Learner) -> None:
+    """Raise ``ConfigError`` if the gate limits the size of models that do not say theirs."""
+    if isinstance(gate, PairedGate) and gate.largest_bytes is not None and not isinstance(learner, Sized):
+        raise ConfigError("gate.largest_bytes", gate.largest_bytes, f"{learner.name} has no size(): leave it out")
 
 
 def align(prediction: Prediction, classes: tuple[Label, ...]) -> Prediction:

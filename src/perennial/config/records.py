@@ -516,6 +516,10 @@ class Gate(Made):
     """Rows that are judged on their own as well, by name."""
     golden: Golden | None = None
     """Labelled rows that must go on working."""
+    largest_bytes: int | None = None
+    """The largest model that may serve."""
+    largest_latency: Span | None = None
+    """The longest that the prediction of one row may take."""
 
     def build(self) -> PairedGate:
         """The gate itself."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -118,6 +119,15 @@ class Learner(Protocol):
 
     def check(self, features: Features) -> None:
         """Raise ``DataError``, naming the column, if rows hold what this learner refuses (infinities, NaN, text)."""
+        ...
+
+
+@runtime_checkable
+class Sized(Learner, Protocol):
+    """A learner that says how large what it has learned is."""
+
+    def size(self) -> int:
+        """Bytes of the learned state, laid out plainly: equal for equal states, however they are saved."""
         ...
 
 
@@ -350,6 +360,10 @@ class Trainer(Protocol):
 
     def cpu_seconds(self) -> float:
         """CPU seconds used so far by this process: for the cost of predictions. Decides nothing."""
+        ...
+
+    def latency(self, model: Learner, features: Features) -> timedelta:
+        """How long one prediction of a single row takes: asked only where a gate has a limit for it."""
         ...
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from datetime import timedelta
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perennial.core.features import Features
-from perennial.core.protocols import Evidence, Gate, GoldenSet, Learner
+from perennial.core.protocols import Evidence, Gate, GoldenSet, Learner, Sized, Trainer
 from perennial.core.records import Label, Prediction, Verdict, Version
+from perennial.core.times import micros
 from perennial.gate.evidence import Evidence as PairedEvidence
 from perennial.gate.paired import Checks
 from perennial.gate.paired import Gate as PairedGate
@@ -33,6 +35,8 @@ class Measured:
 
     version: str | None = None
     golden: float | None = None
+    size: int | None = None
+    latency: int | None = None  # microseconds
 
 
 @dataclass(slots=True)
@@ -101,7 +105,7 @@ class Trial:
                 for (name, found), here in zip(self.slices.items(), members[paired].T, strict=True):
                     self.slices[name] = found.add(blocks[here], difference[here])
 
-    def measure(self, line: Line, features: Features) -> str | None:
+    def measure(self, line: Line, features: Features, trainer: Trainer) -> str | None:
         """Measure a version of the challenger line that predicts ``features``, once; gives what cannot be, in words."""
         if not isinstance(self.gate, PairedGate) or self.measured.version == line.version.number:
             return None
@@ -118,14 +122,25 @@ class Trial:
                     golden = _mean_loss(line.model, rows, self.golden) - self.base_golden
                 except Exception as error:
                     golden, note = math.nan, f"{line.version.number} cannot predict the golden set: {error}"
-        self.measured = Measured(version=line.version.number, golden=golden)
+        size = latency = None
+        if self.gate.largest_bytes is not None:
+            size = cast(Sized, line.model).size()  # checked before any work
+        if self.gate.largest_latency is not None:
+            latency = micros(trainer.latency(line.model, features))
+        self.measured = Measured(version=line.version.number, golden=golden, size=size, latency=latency)
         return note
 
     def judge(self, now: int, challenger: Version) -> Verdict:
         """The gate's verdict on the newest version of the line."""
         about: dict[str, Any] = {"now": now, "begun": self.begun, "champion": self.base.version}
         if isinstance(self.gate, PairedGate):
-            checks = Checks(slices=self.slices, golden=self.measured.golden)
+            found = self.measured
+            checks = Checks(
+                slices=self.slices,
+                golden=found.golden,
+                size_bytes=found.size,
+                latency=None if found.latency is None else timedelta(microseconds=found.latency),
+            )
             return self.gate.judge(self.evidence, challenger=challenger, checks=checks, **about)
         return self.gate.judge(self.evidence, challenger=challenger, **about)
 

@@ -586,6 +586,11 @@ class Boosted:
         learned = b"" if model.booster is None else self._engine.learned(self._payload(model))
         return digest(canonical(list(model.classes)), learned)
 
+    def size(self) -> int:
+        """Bytes of what the framework's own format holds of the trees."""
+        model = self._trained()
+        return 0 if model.booster is None else len(self._engine.learned(self._payload(model)))
+
     def row_trees(self, rows: int) -> int:
         """Rows times the trees of the last fit; early stopping counts the search too."""
         return sum(round(rows * share) * trees for share, trees in self._trained().work)
@@ -708,6 +713,10 @@ def _save_state(engine: Engine, kind: str, state: _State) -> bytes:
 def _digest_state(engine: Engine, state: _State) -> str:
     plain = [list(state.classes), list(state.mass), state.updates, [(m.weight, m.classes) for m in state.members]]
     return digest(canonical(plain), *(engine.learned(member.payload) for member in state.members))
+
+
+def _size_of(engine: Engine, state: _State) -> int:
+    return sum(len(engine.learned(member.payload)) for member in state.members)
 
 
 def _exported(engine: Engine, state: _State, clip: float | None) -> Files:
@@ -858,6 +867,10 @@ class Decayed:
     def digest(self) -> str:
         """Digest of offset, weights, classes and trees."""
         return _digest_state(self._engine, self._trained())
+
+    def size(self) -> int:
+        """Bytes of the trees of all members."""
+        return _size_of(self._engine, self._trained())
 
     def row_trees(self, rows: int) -> int:
         """Rows times the trees that the last training grew."""
@@ -1027,6 +1040,10 @@ class LeafRefit:
     def digest(self) -> str:
         """Digest of offset, classes and trees."""
         return _digest_state(self._engine, self._trained())
+
+    def size(self) -> int:
+        """Bytes of the trees."""
+        return _size_of(self._engine, self._trained())
 
     def row_trees(self, rows: int) -> int:
         """Rows times the trees that the last training grew: 0 for an update, which grows none."""

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from perennial.core.errors import ConfigError, LearnerError, nearest
 from perennial.core.features import Features
 from perennial.core.identity import canonical
-from perennial.core.protocols import LOCAL, Learner, Memorises, Pickled, Trust, Updatable
+from perennial.core.protocols import LOCAL, Learner, Memorises, Pickled, Sized, Trust, Updatable
 from perennial.core.records import Examples, Label, Prediction, TaskKind
 from perennial.learners.export import Exportable, Files, as_json
-from perennial.learners.saved import codec_of, join, pack, part, state_digest, unpack, within
+from perennial.learners.saved import codec_of, join, pack, part, state_digest, state_size, unpack, within
 
 _FLOOR = 1e-6  # probabilities below it count as it: a correction cannot hang on a 0 that was rounded
 _SLOPES = (0.05, 20.0)  # a slope that reached 0 would forget the learner inside, and one below would contradict it
@@ -179,6 +179,13 @@ class CalibratedLearner:
         """Digest of the correction and of the state inside."""
         c = self._correction
         return state_digest(self._learner.digest(), c.slope, c.classes, c.shifts, self._trees)
+
+    def size(self) -> int:
+        """Bytes of the state inside and of the correction; raises ``LearnerError`` if the inside does not say."""
+        if not isinstance(self._learner, Sized):
+            raise LearnerError(f"{self._learner.name} does not say how large it is: leave out the gate's largest_bytes")
+        c = self._correction
+        return self._learner.size() + state_size(c.slope, c.classes, c.shifts)
 
     def row_trees(self, rows: int) -> int:
         """What the trainings inside cost."""

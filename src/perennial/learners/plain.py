@@ -240,6 +240,10 @@ class _Exact(ABC):
         """Digest of the statistics."""
         return digest(_dump(self._fitted()))
 
+    def size(self) -> int:
+        """Bytes of the statistics."""
+        return len(_dump(self._fitted()))
+
     def row_trees(self, rows: int) -> int:  # noqa: ARG002
         """0: there are no trees."""
         return 0

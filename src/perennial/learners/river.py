@@ -246,6 +246,10 @@ class River:
         """Digest of everything the model holds, random state included; what it only caches is left out."""
         return digest(*_content([self._trained(), self._classes, list(self._said.items())]))
 
+    def size(self) -> int:
+        """Bytes of everything the model holds but what it only caches."""
+        return sum(map(len, _content([self._trained(), self._classes, list(self._said.items())])))
+
     def row_trees(self, rows: int) -> int:  # noqa: ARG002
         """0: River's trees grow leaf by leaf, and none is built by a training."""
         return 0

@@ -179,6 +179,11 @@ def state_digest(*state: object) -> str:
     return sha.hexdigest()
 
 
+def state_size(*state: object) -> int:
+    """Bytes of the content that :func:`state_digest` walks: equal for equal learned state."""
+    return sum(map(len, _content(list(state), set())))
+
+
 def _content(value: object, above: set[int]) -> Iterator[bytes]:
     match value:
         case None | bool() | int() | float() | complex() | str() | bytes():

@@ -48,7 +48,7 @@ from perennial.core.records import ABSTAINED, Examples, Label, Prediction, TaskK
 from perennial.learners import trust as by_name
 from perennial.learners.export import Files, as_json
 from perennial.learners.memorising import memorises
-from perennial.learners.saved import codec_of, join, pack, part, state_digest, unpack
+from perennial.learners.saved import codec_of, join, pack, part, state_digest, state_size, unpack
 
 View = Literal["frame", "arrow", "matrix"]
 
@@ -194,6 +194,10 @@ class SklearnLearner:
     def digest(self) -> str:
         """Digest of the fitted attributes, random states included."""
         return state_digest(self._state())
+
+    def size(self) -> int:
+        """Bytes of the fitted attributes."""
+        return state_size(self._state())
 
     def cautions(self, features: Features) -> tuple[str, ...]:
         """What a user should know of how this learner reads rows: category codes mean nothing to a linear model."""
@@ -513,6 +517,10 @@ class SlidingForest:
     def digest(self) -> str:
         """Digest of members, weights and classes."""
         return state_digest(*self._state())
+
+    def size(self) -> int:
+        """Bytes of members, weights and classes."""
+        return state_size(*self._state())
 
     def row_trees(self, rows: int) -> int:
         """Rows times the trees that the last training built."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import final
 
 from perennial.core.errors import LearnerError
 from perennial.core.features import Features
 from perennial.core.protocols import Learner, Trained, Trust
+from perennial.learners import timing
 from perennial.learners.golden import reproduces
 from perennial.learners.saved import sha256
 
@@ -51,6 +53,10 @@ class SavingTrainer:
     def cpu_seconds(self) -> float:
         """CPU seconds used so far by this process, all threads."""
         return time.process_time()
+
+    def latency(self, model: Learner, features: Features) -> timedelta:
+        """The shortest of several predictions of a single row."""
+        return timing.latency(model, features)
 
     def obtain(self, key: str | None, template: Learner, make: Callable[[], Learner]) -> Trained:  # noqa: ARG002
         """The model that ``make`` gives, as it is after it was saved and loaded.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -174,6 +175,9 @@ class _Halt:
 
     def cpu_seconds(self) -> float:
         return 0.0
+
+    def latency(self, model: Learner, features: Features) -> timedelta:  # noqa: ARG002
+        return timedelta(0)
 
     def obtain(self, key: str | None, template: Learner, make: Callable[[], Learner]) -> Trained:  # noqa: ARG002
         raise _Reached

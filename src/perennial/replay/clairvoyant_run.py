@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perennial.core.errors import ConfigError
+from perennial.core.features import Features
 from perennial.core.protocols import Learner, Trained
 from perennial.core.records import Batch, Version
 from perennial.core.times import moment
@@ -34,6 +35,9 @@ class _Keeping:
 
     def cpu_seconds(self) -> float:
         return self._inner.cpu_seconds()
+
+    def latency(self, model: Learner, features: Features) -> timedelta:
+        return self._inner.latency(model, features)
 
     def obtain(self, key: str | None, template: Learner, make: Callable[[], Learner]) -> Trained:
         trained = self._inner.obtain(key, template, make)

@@ -20,6 +20,7 @@ from perennial.core.identity import users_code
 from perennial.core.protocols import Gate
 from perennial.core.records import TaskKind
 from perennial.core.times import NEVER, Duration, duration
+from perennial.engine import check_sized
 from perennial.gate import Gate as PairedGate
 from perennial.metrics import Metric, Prices, resolve
 from perennial.replay import checks, trainings
@@ -155,6 +156,7 @@ def backtest(
         priced.check(task, prepared.label_values)
     checks.check_quality(prepared, quality, stream, task)
     for learner in learners.values():
+        check_sized(gate, learner)
         checks.check_columns(prepared, learner)
     common: dict[str, Any] = {
         "prepared": prepared,

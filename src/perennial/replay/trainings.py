@@ -8,14 +8,17 @@ import shutil
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import final
 
 from filelock import FileLock
 
 from perennial.core.errors import FormatError
+from perennial.core.features import Features
 from perennial.core.identity import digest
 from perennial.core.protocols import Learner, Trained
+from perennial.learners import timing
 
 FORMAT = 1
 KEEP_BYTES = 4 * 2**30  #: what a cache folder may hold after a backtest; the oldest entries go first
@@ -40,6 +43,10 @@ class Trainings:
     def cpu_seconds(self) -> float:
         """CPU seconds used so far by this process, all threads."""
         return time.process_time()
+
+    def latency(self, model: Learner, features: Features) -> timedelta:
+        """The shortest of several predictions of a single row."""
+        return timing.latency(model, features)
 
     def obtain(self, key: str | None, template: Learner, make: Callable[[], Learner]) -> Trained:
         """The model for ``key``: loaded if some process made it before, else made, and kept for others.

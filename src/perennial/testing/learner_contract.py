@@ -14,7 +14,7 @@ import numpy as np
 
 from perennial.core.errors import DataError, FormatError, LearnerError
 from perennial.core.features import Chunk, Features
-from perennial.core.protocols import Interleaved, Learner, Pickled, Summable, Trust, Updatable
+from perennial.core.protocols import Interleaved, Learner, Pickled, Sized, Summable, Trust, Updatable
 from perennial.core.records import UNSEEN, Examples, Prediction, TaskKind
 from perennial.learners.golden import reproduces
 from perennial.learners.saved import codec_of, sha256
@@ -117,6 +117,9 @@ def saves_and_loads(make: Make, task: TaskKind) -> None:
     model = make().fit(data, 1)
     loaded = make().load(model.save())
     assert loaded.digest() == model.digest()
+    if isinstance(model, Sized):
+        assert isinstance(loaded, Sized)
+        assert loaded.size() == model.size()
     _assert_same(loaded.predict(data.features), model.predict(data.features))
     assert loaded.row_trees(100) == model.row_trees(100)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -28,6 +29,11 @@ class Says:
     code: int
     asked: int = 0
 
+    name = "Says"
+
+    def size(self):
+        return 1000
+
     def predict(self, features):
         self.asked += 1
         if self.code < -1:
@@ -48,6 +54,16 @@ class Rows:
 
     def features(self, schema):
         return NOTHING
+
+
+class Clock:
+    """A trainer whose clock says what it is told."""
+
+    def __init__(self, *milliseconds):
+        self.left = list(milliseconds)
+
+    def latency(self, model, features):
+        return timedelta(milliseconds=self.left.pop(0))
 
 
 def line(minor, code=0):
@@ -71,7 +87,7 @@ def trial(champion=0, gate=GATE):
 def test_forgetting_is_a_larger_loss_on_the_golden_set(champion, challenger, golden, outcome):
     """The difference of two means, whatever the order of classes; who abstains anywhere has not passed."""
     on = trial(champion)
-    assert on.measure(line(1, challenger), NOTHING) is None
+    assert on.measure(line(1, challenger), NOTHING, Clock()) is None
     assert on.measured.golden == pytest.approx(golden, nan_ok=True)
     verdict = on.judge(0, line(1).version)
     assert verdict.outcome == outcome
@@ -84,7 +100,7 @@ def test_each_version_is_measured_once():
     """And the champion once in a trial."""
     on, first, second = trial(), line(1), line(2)
     for one in (first, first, second, second):
-        on.measure(one, NOTHING)
+        on.measure(one, NOTHING, Clock())
     assert (on.base.model.asked, first.model.asked, second.model.asked) == (1, 1, 1)
     assert on.measured.version == "1.2"
 
@@ -92,13 +108,37 @@ def test_each_version_is_measured_once():
 def test_a_challenger_that_cannot_predict_the_golden_set_is_rejected():
     """And the turn says why; a champion that cannot holds nobody to it, and promotes nobody."""
     on = trial()
-    assert on.measure(line(1, -7), NOTHING) == "1.1 cannot predict the golden set: mute"
+    assert on.measure(line(1, -7), NOTHING, Clock()) == "1.1 cannot predict the golden set: mute"
     assert on.judge(0, line(1).version).outcome == "reject"
     on = trial(-7)
-    assert on.measure(line(1), NOTHING).startswith("1.0 cannot predict the golden set, so nothing is held to it")
+    assert on.measure(line(1), NOTHING, Clock()).startswith(
+        "1.0 cannot predict the golden set, so nothing is held to it"
+    )
     verdict = on.judge(0, line(1).version)
     assert verdict.outcome == "keep"
     assert "golden set is not measured yet" in verdict.reason
+
+
+def test_size_and_latency_are_measured_where_they_have_a_limit():
+    """Once for each version, told with the evidence, and kept: a second look at the clock would say something else."""
+    gate = Gate(margin=0.01, largest_bytes=1000, largest_latency=timedelta(milliseconds=5))
+    on, clock = trial(gate=gate), Clock(5, 6)
+    assert "its size is not measured yet; its latency is not measured yet" in on.judge(0, line(1).version).reason
+    for _ in range(2):
+        on.measure(line(1), NOTHING, clock)
+        verdict = on.judge(0, line(1).version)
+        assert verdict.outcome == "keep"
+        assert (verdict.evidence["size_bytes"], verdict.evidence["latency"]) == (1000, "5ms")
+    again = Trial.restore(json.loads(json.dumps(on.state())), gate, {"1.0": on.base}, Rows())
+    assert again.judge(0, line(1).version) == verdict
+    on.measure(line(2), NOTHING, clock)
+    assert "takes 6ms, at most 5ms" in on.judge(0, line(2).version).reason
+    on, small = trial(gate=replace(gate, largest_bytes=999)), Clock(1)
+    on.measure(line(1), NOTHING, small)
+    assert "1,000 bytes, at most 999" in on.judge(0, line(1).version).reason
+    on = trial(gate=Gate())
+    on.measure(line(1), NOTHING, Clock())
+    assert not {"size_bytes", "latency"} & on.judge(0, line(1).version).evidence.keys()
 
 
 def test_rows_count_in_the_slices_that_they_belong_to():
@@ -128,7 +168,7 @@ def test_a_trial_goes_on_from_what_json_keeps():
     """Slices stay in the gate's order, which that of members follows, and what was measured is not measured again."""
     on = trial()
     on.shown = [line(1)]
-    on.measure(on.shown[0], NOTHING)
+    on.measure(on.shown[0], NOTHING, Clock())
     on.add(
         Prediction(codes=np.array([0, 1], dtype=np.int32)), Prediction(codes=np.array([1, 1], dtype=np.int32)),
         np.array([0, 0]), ("a", "b"), time=np.zeros(2, dtype=np.int64), position=np.arange(2),
@@ -139,7 +179,7 @@ def test_a_trial_goes_on_from_what_json_keeps():
     again = Trial.restore(plain, GATE, lines, Rows())
     assert again == on
     assert list(again.slices) == ["z", "a"]
-    assert again.measure(on.shown[0], NOTHING) is None
+    assert again.measure(on.shown[0], NOTHING, Clock()) is None
     assert on.shown[0].model.asked == 1
     assert Trial.restore(plain, GATE, lines, Rows(digest="d2")) is None
     assert Trial.restore(plain, replace(GATE, slices={}), lines, Rows()) is None
