@@ -64,9 +64,10 @@ from perennial.core.records import (
 from perennial.core.state import Fetch, State
 from perennial.core.times import NEVER, micros, moment
 from perennial.gate import Gate as PairedGate
-from perennial.gate import NoGate
+from perennial.gate import Level, Margin, NoGate, trial_margin
 from perennial.gate.trial import Line, Trial
-from perennial.metrics.losses import pointwise
+from perennial.metrics.losses import bounded, pointwise
+from perennial.metrics.money import Prices
 from perennial.strategies import Situation, Strategy
 from perennial.stream.blocks import BlockSums
 from perennial.stream.book import Book
@@ -110,6 +111,8 @@ class Engine:
     forgets : bool
         Let go of every row as soon as it was learned or can be no more, and quote no error of a framework, which may
         quote a row. For strategies that never fit a window again.
+    prices : Prices, optional
+        What a mistake and a training cost, for the margin of a gate that states none.
     golden : GoldenSet, optional
         The rows of the gate's golden set, where it has one.
 
@@ -136,6 +139,7 @@ class Engine:
         quality: Quality | None = None,
         classes: Sequence[Label] = (),
         forgets: bool = False,
+        prices: Prices | None = None,
         golden: GoldenSet | None = None,
     ) -> None:
         check_can_update(strategy, learner)
@@ -153,7 +157,9 @@ class Engine:
         self._wait = micros(label_wait)
         self._seed = seed
         self._gate = None if gate is None or gate.mode == "none" else gate
-        self._golden = golden
+        self._golden, self._prices = golden, prices
+        self._levels = isinstance(self._gate, PairedGate) and self._gate.margin is None
+        self._level = Level()  # of what served: margins are set by it
         self._quality = quality or Quality()
         self._forgets = forgets
         self._identity = _identity(learner)
@@ -262,6 +268,7 @@ class Engine:
             "tip": _number(self._tip),
             "champion": _number(self._champion),
             "waiting": [line.version.number for line in self._waiting],
+            "level": asdict(self._level),
             "trial": None if self._trial is None else self._trial.state(),
             "started": None if self._started is None else self._started.number,
         }
@@ -295,6 +302,7 @@ class Engine:
         self._tip = lines[plain["tip"]] if plain["tip"] else None
         self._champion = lines[plain["champion"]] if plain["champion"] else None
         self._waiting = [lines[number] for number in plain["waiting"]]
+        self._level = Level(**plain["level"])
         self._trial = None
         if plain["trial"] is not None and self._gate is not None:
             self._trial = Trial.restore(plain["trial"], self._gate, lines, self._golden)
@@ -410,6 +418,9 @@ class Engine:
             losses, name = pointwise(rows, labels[part], self.classes)
             losses = losses[~np.isnan(losses)]
             n, total = n + len(losses), total + float(losses.sum())
+            if self._levels:
+                compared, loss = bounded(rows, labels[part], self.classes)
+                self._level = self._level.add(batch.major, compared[~np.isnan(compared)], loss)
         return Loss(n=n, total=total, name=name)
 
     # ------------------------------------------------------------------ gate
@@ -770,12 +781,28 @@ class Engine:
         if trial is None or trial.major != line.version.major:
             base = before if trial is None else trial.base
             self._trials += 1
-            trial = self._trial = Trial.begin(gate, self._trials, line.version.major, base, now, golden=self._golden)
+            margin, major = self._margin(), line.version.major
+            trial = Trial.begin(gate, self._trials, major, base, now, golden=self._golden, margin=margin)
+            self._trial = trial
         if gate.mode == "after":
             self._waiting.append(line)
         else:
             trial.shown.append(line)
         return trial.opening(line.version.number)
+
+    def _margin(self) -> Margin | None:
+        """The margin of a trial that begins, from what was scored before it."""
+        if not isinstance(self._gate, PairedGate):
+            return None
+        trainings = sum(self._highest.values()) + len(self._highest) - 1  # since the first
+        return trial_margin(
+            self._gate.margin,
+            task=self._learner.task,
+            level=self._level,
+            prices=self._prices,
+            predictions=(self._seen - (self._initial_rows or 0)) / max(trainings, 1),
+            update=self._strategy.updates,
+        )
 
     def _empty(self, now: int, known: int) -> str:
         labels = "no label is known by then" if not known else f"{self._strategy.window} holds none of {known:,} known"

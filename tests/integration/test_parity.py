@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from lightgbm import LGBMClassifier
@@ -19,11 +20,13 @@ from sklearn.preprocessing import StandardScaler
 import perennial as pn
 from perennial import learners, strategies, triggers, windows
 from perennial.core.records import Close
-from perennial.gate import Gate
+from perennial.gate import Gate, Golden, Slice
 from perennial.learners import as_learner
 from perennial.ledger.sql import SqlLedger
+from perennial.metrics import Prices
 from perennial.production import Deployment, tables
 from perennial.production.service import keep_current, leased
+from perennial.replay.checks import golden_rows
 from perennial.replay.comparison import _closes_at
 from perennial.replay.run import Job, _revisions
 from perennial.replay.trainings import Trainings
@@ -72,7 +75,8 @@ def replayed(made, folder):
         name="s", strategy=made.strategy, learner=learner, prepared=prepared, label_delay=prepared.label_delay,
         closes_at=_closes_at(stream, prepared, learner.task), label_wait=longest_wait(prepared, learner.task),
         train_latency=made.train_latency, seed=made.seed, quality=made.quality, version="test",
-        classes=(False, True) if prepared.label_type == "bool" else (), gate=made.gate,
+        classes=(False, True) if prepared.label_type == "bool" else (), gate=made.gate, prices=made.prices,
+        golden=golden_rows(prepared, made.gate, stream, learner.task),
     )  # fmt: skip
     engine = job.engine(Trainings(None))
     for batch in prepared.batches(learner.task):
@@ -171,6 +175,42 @@ def test_a_gate_decides_alike(tmp_path, mode, kind):
     assert same_as_replayed(made, tmp_path / "prepared") > 1
     with SqlLedger.open(made.ledger, made.name) as ledger:
         assert {"promote", "keep"} <= {verdict.outcome for verdict in ledger.verdicts()}
+
+
+@pytest.mark.parametrize("mode", ["before", "after"])
+@pytest.mark.parametrize("kind", ["stateless", "stateful"])
+def test_a_gate_with_everything_decides_alike(tmp_path, mode, kind):
+    """Slices by words and by numbers, a golden set with words of its own, a size, and a margin from prices."""
+    table = pq.read_table(str(files("perennial") / "demo" / "bank.parquet")).slice(0, 12_000)
+    write(table, tmp_path / "rows", [5_000, 4_000, 3_000])
+    golden = table.slice(11_000, 300)
+    job = pa.array(["never seen" if i % 5 == 0 else word for i, word in enumerate(golden["job"].to_pylist())])
+    golden = golden.set_column(table.column_names.index("job"), "job", job)
+    pa.csv.write_csv(golden, tmp_path / "golden.csv")
+    stream = pn.Stream(
+        tmp_path / "rows", time="timestamp", target="target", label_delay="1d", batch="1d", time_zone="Europe/Lisbon",
+    )  # fmt: skip
+    gate = Gate(
+        mode=mode, least_blocks=4, planned_labels=2000, block=timedelta(hours=12), largest_bytes=10_000_000,
+        golden=Golden(file=str(tmp_path / "golden.csv"), limit=0.02),
+        slices={"clerks": Slice(where={"job": ["admin.", "management"]}, margin=0.05),
+                "asked often": Slice(where={"campaign": {"least": 3}})},
+    )  # fmt: skip
+    made = Deployment(
+        name="gated", stream=stream, ledger=f"sqlite:///{tmp_path}/ledger.db", gate=gate,
+        strategy=kinds("7d", "4d")[kind], prices=Prices(retrain=20.0, update=10.0, error=0.5),
+    )  # fmt: skip
+    run(made)
+    assert same_as_replayed(made, tmp_path / "prepared") > 1
+    with SqlLedger.open(made.ledger, made.name) as ledger:
+        verdicts = list(ledger.verdicts())
+        assert {verdict.evidence.get("margin_from") for verdict in verdicts} >= {"cost"}
+        measured = [verdict for verdict in verdicts if verdict.evidence.get("golden") is not None]
+        told = max(measured, key=lambda verdict: verdict.evidence["rows"])
+    assert told.evidence["size_bytes"] > 1000
+    assert told.evidence["slices"]["clerks"]["rows"] > 50
+    assert told.evidence["slices"]["asked often"]["rows"] > 50
+    assert told.evidence["golden"] != 0
 
 
 @pytest.mark.parametrize("positives_wait", [True, False])

@@ -193,11 +193,11 @@ CASES = {
     ),
     "gate with a golden set": (
         strategies.Stateful(GaussianNB(), initial="5d", trigger=EVERY), WAITING,
-        {"gate": replace(SLICED, golden=Golden(file="golden.csv", limit=0.02)), "golden": True},
+        {"gate": replace(SLICED, margin=None, golden=Golden(file="golden.csv", limit=0.02)), "golden": True},
     ),
     "gate with a golden set, after, stateless": (
         strategies.Stateless(LGB, initial="5d", trigger=triggers.every("3d")), WAITING,
-        {"gate": replace(SLICED, golden=Golden(file="golden.csv", limit=0.02), mode="after"), "golden": True},
+        {"gate": replace(SLICED, margin=None, golden=Golden(file="golden.csv", limit=0.02), mode="after"), "golden": True},
     ),
     "gate before, stateless": (
         strategies.Stateless(GaussianNB(), initial="5d", trigger=EVERY, window=windows.Decayed("3d")), WAITING,

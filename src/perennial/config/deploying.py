@@ -68,4 +68,5 @@ def deployment(loaded: Loaded) -> Deployment:
         seed=built.seed,
         trust=config.serialisation.build(),
         gate=built.gate,
+        prices=built.prices,
     )

@@ -3,14 +3,114 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from perennial.core.errors import ConfigError
+from perennial.core.records import TaskKind
 from perennial.metrics.money import Prices
 
 DEFAULT_MARGIN = 0.003  #: of a loss that is the share of wrong predictions: 0.3 points
 _RELATIVE = 0.03  # of the champion's mean loss, for losses in other units; at 10 % wrong it is DEFAULT_MARGIN
 _BELOW_ONE = ("zero_one", "brier")  # losses in [0, 1]
+_LEAST_SCORED = 100  # rows from which on a line's own mean loss tells its level
 _LEAST, _MOST = 0.01, 0.1  # of the champion's mean loss: what a margin from prices is held to
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """Losses of what served, by which margins are set: of the newest line, and of all lines so far.
+
+    ``major`` is that line, ``n`` and ``total`` count its rows and add up their losses, ``all_n`` and ``all_total``
+    those of every line; ``loss`` is the gate's.
+    """
+
+    loss: str = ""
+    major: int = 0
+    n: int = 0
+    total: float = 0.0
+    all_n: int = 0
+    all_total: float = 0.0
+
+    def add(self, major: int, losses: NDArray[np.float64], loss: str) -> Level:
+        """The level with more rows of a line, m of them, that have a loss."""
+        known = self if loss == self.loss else Level(loss=loss)
+        n, total = len(losses), float(losses.sum())
+        same = known.major == major
+        return Level(
+            loss=loss,
+            major=major,
+            n=known.n + n if same else n,
+            total=known.total + total if same else total,
+            all_n=known.all_n + n,
+            all_total=known.all_total + total,
+        )
+
+    @property
+    def mean(self) -> float | None:
+        """The line's mean loss; with fewer than 100 rows that of all lines, and None before the first."""
+        if self.n >= _LEAST_SCORED:
+            return self.total / self.n
+        return self.all_total / self.all_n if self.all_n else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Margin:
+    """The margin of one trial, where it came from, and the champion's mean loss before the trial if that is known."""
+
+    value: float
+    source: Literal["given", "cost", "level", "default"]
+    level: float | None = None
+
+    def __str__(self) -> str:
+        told = f"margin {self.value:g}"
+        match self.source:
+            case "cost":
+                return f"{told} from cost"
+            case "level":
+                return f"{told}, 3 % of the champion's mean loss"
+            case "default":
+                return f"{told}, as nothing was scored before" if not self.value else f"{told} by default"
+        return told
+
+
+def trial_margin(
+    given: float | None,
+    *,
+    task: TaskKind,
+    level: Level,
+    prices: Prices | None = None,
+    predictions: float = 0.0,
+    update: bool = False,
+) -> Margin:
+    """The margin of a trial that begins: as given, else from prices, else from the champion's mean loss so far.
+
+    Parameters
+    ----------
+    given : float, optional
+        The gate's own.
+    task : {"classification", "regression"}
+        What the losses are of. A regression's have a unit that nobody knows before something was scored: its margin is
+        then 0, so that a challenger is promoted only if it is proven better.
+    level : Level
+        What was scored before the trial.
+    prices, predictions, update
+        As for :func:`margin_from_cost`.
+    """
+    mean = level.mean
+    if given is not None:
+        return Margin(value=given, source="given", level=mean)
+    if mean is None or not mean > 0:
+        return Margin(value=0.0 if task == "regression" else DEFAULT_MARGIN, source="default", level=mean)
+    if prices is not None and predictions > 0:
+        priced = margin_from_cost(prices, predictions=predictions, level=mean, loss=level.loss, update=update)
+        if priced is not None:
+            return Margin(value=priced, source="cost", level=mean)
+    value = default_margin(level.loss, mean)
+    return Margin(value=value, source="default" if value == DEFAULT_MARGIN else "level", level=mean)
 
 
 def default_margin(loss: str, level: float) -> float:

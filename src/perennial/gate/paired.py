@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from perennial.core import protocols
 from perennial.core.errors import ConfigError, nearest
 from perennial.core.features import Features, Schema
-from perennial.core.records import TaskKind, Verdict, Version
+from perennial.core.records import Verdict, Version
 from perennial.core.times import micros, spell
 from perennial.gate.bounds import boundary
 from perennial.gate.evidence import Estimate, Evidence
@@ -128,8 +128,9 @@ class Gate:
         ``before``: the challenger predicts unseen until it is promoted. ``after``: it serves at once and the former
         champion predicts unseen; a rejection rolls back. ``none``: everything is promoted untested.
     margin : float, optional
-        How much worse the mean loss may be, in units of the loss, and still be promoted. Unless given 0.003, which
-        suits losses between 0 and 1 only; see :func:`~perennial.gate.margin_from_cost` and :meth:`check`.
+        How much worse the mean loss may be, in units of the loss, and still be promoted; with 0 a challenger must be
+        proven better. Unless given, it is set when a trial begins: by prices, or by the champion's mean loss so far,
+        see :func:`~perennial.gate.trial_margin`. 0.003 where neither is known, as in :meth:`expected_wait`.
     alpha : float
         The probability that a line whose true mean difference is the margin or more is ever promoted, and the same
         for one that is no worse and is ever rejected.
@@ -201,7 +202,9 @@ class Gate:
             if getattr(self, name) not in words:
                 raise ConfigError(f"gate.{name}", getattr(self, name), nearest(str(getattr(self, name)), words))
         if self.margin is not None:
-            _number("gate.margin", self.margin, above=0)
+            _number("gate.margin", self.margin)
+            if self.margin < 0:
+                raise ConfigError("gate.margin", self.margin, "give a number of at least 0")
         _number("gate.alpha", self.alpha, above=0)
         if self.alpha > 0.5:
             raise ConfigError("gate.alpha", self.alpha, "give a probability of at most 0.5, e.g. 0.05")
@@ -232,8 +235,9 @@ class Gate:
         if self.mode == "none":
             return "no gate"
         block = spell(self.block) if isinstance(self.block, timedelta) else f"{self.block:,} rows"
+        margin = "set by each trial" if self.margin is None else f"{self.margin:g}"
         return (
-            f"{self.mode} promotion: margin {self._margin:g}, alpha {self.alpha:g}, planned for "
+            f"{self.mode} promotion: margin {margin}, alpha {self.alpha:g}, planned for "
             f"{self.planned_labels:,} labels in blocks of {block}"
         )
 
@@ -258,13 +262,6 @@ class Gate:
         for j, part in enumerate(self.slices.values()):
             out[:, j] = part.members(features)
         return out
-
-    def check(self, task: TaskKind) -> None:
-        """Raise ``ConfigError`` if the margin cannot suit the task: absolute errors need one in their own units."""
-        if task == "regression" and self.margin is None and self.mode != "none":
-            raise ConfigError(
-                "gate.margin", None, "say how much worse the mean absolute error may be, in units of the label"
-            )
 
     # ------------------------------------------------------------------ evidence
 

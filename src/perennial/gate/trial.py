@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Self, cast
 
@@ -16,6 +16,7 @@ from perennial.core.protocols import Evidence, Gate, GoldenSet, Learner, Sized, 
 from perennial.core.records import Label, Prediction, Verdict, Version
 from perennial.core.times import micros
 from perennial.gate.evidence import Evidence as PairedEvidence
+from perennial.gate.margin import Margin
 from perennial.gate.paired import Checks
 from perennial.gate.paired import Gate as PairedGate
 from perennial.metrics.losses import bounded
@@ -54,13 +55,22 @@ class Trial:
     golden: GoldenSet | None = None
     base_golden: float | None = None  # the champion's mean loss on the golden set
     measured: Measured = Measured()
+    margin: Margin | None = None  # of a gate that has one: fixed when the trial begins
 
     @classmethod
     def begin(
-        cls, gate: Gate, number: int, major: int, base: Line, now: int, *, golden: GoldenSet | None = None
+        cls,
+        gate: Gate,
+        number: int,
+        major: int,
+        base: Line,
+        now: int,
+        *,
+        golden: GoldenSet | None = None,
+        margin: Margin | None = None,
     ) -> Self:
         """A trial without evidence."""
-        trial = cls(gate, number, major, base, now, gate.begin(), golden=golden)
+        trial = cls(gate, number, major, base, now, gate.begin(), golden=golden, margin=margin)
         trial.slices = _slices_of(gate, {})
         return trial
 
@@ -75,7 +85,7 @@ class Trial:
         how = "predicts unseen beside" if self.gate.mode == "before" else "serves at once, and is held against"
         against = self.base.version.number
         reason = f"{how} {against}, until labels tell them apart"
-        return Verdict(outcome="keep", version=number, reason=reason, champion=against)
+        return self._about(Verdict(outcome="keep", version=number, reason=reason, champion=against))
 
     def add(
         self,
@@ -141,8 +151,19 @@ class Trial:
                 size_bytes=found.size,
                 latency=None if found.latency is None else timedelta(microseconds=found.latency),
             )
-            return self.gate.judge(self.evidence, challenger=challenger, checks=checks, **about)
+            gate = self.gate if self.margin is None else replace(self.gate, margin=self.margin.value)
+            return self._about(gate.judge(self.evidence, challenger=challenger, checks=checks, **about))
         return self.gate.judge(self.evidence, challenger=challenger, **about)
+
+    def _about(self, verdict: Verdict) -> Verdict:
+        """The verdict with what it is under: which trial, and the margin that was set for it."""
+        if self.margin is None:
+            return verdict
+        facts = {"trial": self.number, "margin": self.margin.value, "margin_from": self.margin.source}
+        if self.margin.level is not None:
+            facts["champion_loss"] = self.margin.level
+        told = "" if self.margin.source == "given" else f"; {self.margin}"
+        return replace(verdict, reason=verdict.reason + told, evidence={**verdict.evidence, **facts})
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -159,6 +180,7 @@ class Trial:
             "slices": {name: evidence.to_plain() for name, evidence in self.slices.items()},
             "base_golden": self.base_golden,
             "measured": asdict(self.measured),
+            "margin": None if self.margin is None else asdict(self.margin),
         }
 
     @classmethod
@@ -180,6 +202,7 @@ class Trial:
             golden,
             plain["base_golden"],
             Measured(**plain["measured"]),
+            None if plain["margin"] is None else Margin(**plain["margin"]),
         )
 
 

@@ -15,6 +15,7 @@ from perennial.engine import Engine, check_can_update, check_sized
 from perennial.gate import Gate as PairedGate
 from perennial.learners import as_learner
 from perennial.learners.saved import sha256
+from perennial.metrics.money import Prices
 from perennial.production import forgetting
 from perennial.production.observing import Observing
 from perennial.strategies import Strategy
@@ -42,6 +43,8 @@ class Deployment:
         Where models are kept; beside an SQLite file unless given.
     gate : Gate, optional
         Champion against challenger; every version is promoted unless given.
+    prices : Prices, optional
+        What a mistake and a training cost, for the margin of a gate that states none.
     quality : Quality, optional
         What a batch must hold to be learned from.
     train_latency, label_wait : timedelta
@@ -62,7 +65,8 @@ class Deployment:
     ------
     ConfigError, LearnerError
         If the strategy updates a learner that cannot be updated or can be saved only in a form that is not trusted, the
-        stream has no label column, the gate lacks a margin, or no row may be kept and something would keep some.
+        stream has no label column, the gate's golden set is not there, or no row may be kept and something would keep
+        some.
     """
 
     name: str
@@ -71,6 +75,7 @@ class Deployment:
     ledger: str
     blobs: str | Path | None = None
     gate: Gate | None = None
+    prices: Prices | None = None
     quality: Quality = field(default_factory=Quality)
     train_latency: timedelta = timedelta(0)
     label_wait: timedelta = timedelta(0)
@@ -92,10 +97,8 @@ class Deployment:
                 "serialisation.pickle", False, f"{learner.name} can be saved only as a pickle: allow it, pickle: true"
             )
         check_sized(self.gate, learner)
-        if isinstance(self.gate, PairedGate):
-            self.gate.check(learner.task)
-            if self.gate.golden is not None:
-                check_readable(self.gate.golden.file, self.stream)
+        if isinstance(self.gate, PairedGate) and self.gate.golden is not None:
+            check_readable(self.gate.golden.file, self.stream)
         if self.stream.target is None:
             raise ConfigError("target", None, "name the label column: without labels nothing can be learned")
         if self.forgets:
@@ -136,6 +139,7 @@ class Deployment:
             quality=replace(self.quality, discreet=True) if self.forgets else self.quality,
             classes=known,
             forgets=self.forgets,
+            prices=self.prices,
             golden=golden,
         )
 

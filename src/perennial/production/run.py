@@ -8,7 +8,7 @@ finds the last turn whole, does the next one again from the same rows, and gets 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, final
@@ -37,7 +37,9 @@ from perennial.production.trainer import SavingTrainer
 from perennial.stream.calendar import Calendar
 from perennial.stream.intake import Arrived, Bounds, Intake
 
-DISAGREEMENT = 0.1  #: share of rows that champion and challenger see differently, where nothing is known yet
+#: how differently champion and challenger are taken to see rows, where nothing is known yet: the share of rows that one
+#: of them gets wrong, and for a regression the spread of the differences of errors, in mean errors of the champion
+DISAGREEMENT, SPREAD = 0.1, 0.3
 
 Kind = Literal["batch", "tick", "close", "operator"]
 Tell = Callable[[str, dict[str, Any]], None]  #: takes an event's name and its facts
@@ -99,7 +101,8 @@ class Run:
         self._aliases = {name: self._ledger.alias(name) for name in ALIASES}
         self._alive = self._ledger.segments()
         self._now: int | None = None
-        self._closed = self._on_trial = False
+        self._closed = False
+        self._on_trial: int | None = None  # number of the trial that is on
         self._first: int | None = None  # instant of the first turn
         self._identity = self._deployment.identity()
         if head.turn >= 0:
@@ -598,14 +601,22 @@ class Run:
 
     def _expected(self, turn: Turn) -> str:
         """How long a verdict may take at the pace of the stream so far, in words."""
-        gate = self._deployment.gate
-        if not isinstance(gate, Gate) or self._first is None:
+        gate, facts = self._deployment.gate, _under(turn)
+        if not isinstance(gate, Gate) or self._first is None or "margin" not in facts:
             return "until labels tell"
         per_block = float(gate.block) if not isinstance(gate.block, timedelta) else 0.0
         if isinstance(gate.block, timedelta):
             per_block = self._intake.rows * micros(gate.block) / max(turn.now - self._first, 1)
-        wait = gate.expected_wait(labels_per_block=max(per_block, 1e-6), disagreement=DISAGREEMENT)
-        return f"{wait} (if it is as good, and they disagree on {DISAGREEMENT:.0%} of the rows)"
+        margin, level = facts["margin"], facts.get("champion_loss")
+        fixed, per_block = replace(gate, margin=margin), max(per_block, 1e-6)
+        told = f"with a margin of {margin:g}, if it is as good"
+        if self._learner.task == "classification":
+            wait = fixed.expected_wait(labels_per_block=per_block, disagreement=DISAGREEMENT)
+            return f"{wait} ({told}, and they disagree on {DISAGREEMENT:.0%} of the rows)"
+        if not level:
+            return f"until labels tell ({told})"
+        wait = fixed.expected_wait(labels_per_block=per_block, spread=SPREAD * level)
+        return f"{wait} ({told}, and their errors differ by {SPREAD:.0%} of the champion's mean error)"
 
     def _say(self, entry: Entry, turn: Turn) -> None:
         common = {"deployment": self._deployment.name, "turn": entry.turn, "at": iso(entry.now)}
@@ -625,9 +636,10 @@ class Run:
             version = saved.version
             what = {"version": version.number, "parent": version.parent, "rows": version.trained_rows}
             self._tell("trained", {**common, **what, "reason": version.reason, "digest": saved.state})
-        if turn.challenger is not None and not self._on_trial:
+        number = _under(turn).get("trial", 0)
+        if turn.challenger is not None and self._on_trial != number:
             self._tell("trial", {**common, "version": turn.challenger, "reason": self._expected(turn)})
-        self._on_trial = turn.challenger is not None
+        self._on_trial = None if turn.challenger is None else number
         for verdict in entry.verdicts:
             self._tell("verdict", {**common, **{k: v for k, v in asdict(verdict).items() if v not in (None, {})}})
         for change in entry.aliases:
@@ -652,6 +664,11 @@ def _described(arrived: Arrived) -> Segment:
     return Segment(
         digest=arrived.name, first=arrived.batch.first, rows=len(time), oldest=int(time.min()), newest=int(time.max())
     )
+
+
+def _under(turn: Turn) -> Mapping[str, Any]:
+    """What the verdicts say of the trial that is on; nothing if their gate does not."""
+    return next((v.evidence for v in reversed(turn.verdicts) if v.outcome == "keep"), {})
 
 
 def _mean(turn: Turn) -> float | None:

@@ -148,7 +148,6 @@ def backtest(
             raise
         raise ConfigError("prices", error.got, error.need) from error  # the columns that prices name
     if isinstance(gate, PairedGate):
-        gate.check(task)
         gate.check_columns(prepared.schema, whole=True)
     golden = checks.golden_rows(prepared, gate, stream, task)
     checks.check_labels(prepared, task, stream.positive)
@@ -168,6 +167,7 @@ def backtest(
         "quality": quality or Quality(),
         "version": __version__,
         "gate": gate,
+        "prices": priced,
         "golden": golden,
         "classes": (False, True) if task == "classification" and prepared.label_type == "bool" else (),
     }

@@ -21,6 +21,7 @@ from perennial.core.identity import Unhashable, canonical, digest
 from perennial.core.protocols import Gate, Learner, Trainer
 from perennial.core.records import Close, Label, Revisions, TaskKind
 from perennial.engine import Engine
+from perennial.metrics.money import Prices
 from perennial.replay.spill import Spill, Summary
 from perennial.replay.trainings import Trainings
 from perennial.strategies import Strategy
@@ -53,6 +54,7 @@ class Job:
     version: str
     classes: tuple[Label, ...] = ()
     gate: Gate | None = None
+    prices: Prices | None = None
     golden: Labelled | None = None
 
     def engine(self, trainer: Trainer) -> Engine:
@@ -69,6 +71,7 @@ class Job:
             gate=self.gate,
             quality=self.quality,
             classes=self.classes,
+            prices=self.prices,
             golden=self.golden,
         )
 
@@ -84,10 +87,16 @@ class Job:
                 str(self.prepared.batch),
                 self.prepared.zone,
                 canonical([self.label_delay, self.closes_at, self.train_latency, self.seed, self.quality, self.gate]),
-                *([] if self.golden is None else [self.golden.digest]),
+                *self._gate_key(),
             )
         except Unhashable:
             return None
+
+    def _gate_key(self) -> list[str]:
+        """What besides its settings the gate decides by: prices set its margins, and a file holds its golden set."""
+        if self.gate is None:
+            return []
+        return [canonical(self.prices), self.golden.digest if self.golden is not None else ""]
 
 
 def _without_model(strategy: Strategy) -> dict[str, Any]:

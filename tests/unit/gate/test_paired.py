@@ -351,7 +351,7 @@ class TestSettings:
         ("field", "value"),
         [
             ("mode", "befor"), ("promote", "never"), ("on_reject", "stay"), ("on_no_verdict", "wait"),
-            ("margin", 0.0), ("margin", math.nan), ("margin", "0.1"), ("alpha", 0), ("alpha", 0.6), ("alpha", True),
+            ("margin", -0.1), ("margin", math.nan), ("margin", "0.1"), ("alpha", 0), ("alpha", 0.6), ("alpha", True),
             ("planned_labels", 0), ("planned_labels", 10.5), ("least_blocks", 1), ("least_wait", -timedelta(1)),
             ("least_wait", "7d"), ("greatest_wait", timedelta(0)), ("block", timedelta(0)), ("block", 0),
             ("block", "1d"), ("golden", 0.01), ("slices", {"new": 1.0}), ("largest_bytes", 0),
@@ -388,16 +388,17 @@ class TestSettings:
         with pytest.raises(ConfigError):
             Gate(**settings)
 
-    def test_regression_needs_a_margin_in_its_own_units(self):
-        """0.003 of what?"""
-        with pytest.raises(ConfigError, match=r"gate\.margin"):
-            Gate().check("regression")
-        Gate().check("classification")
-        Gate(margin=2.0).check("regression")
-        Gate(mode="none").check("regression")
+    def test_a_margin_of_nothing_wants_proof(self):
+        """Promoted only if proven better."""
+        gate = Gate(margin=0.0)
+        assert judge(gate, EQUAL).outcome == "keep"
+        assert judge(gate, GOOD).outcome == "promote"
+        assert gate.expected_wait(labels_per_block=20, disagreement=0.1).outcome is None
 
     def test_it_is_told_in_a_line(self):
         """For reports."""
-        assert str(Gate()) == ("before promotion: margin 0.003, alpha 0.05, planned for 4,000 labels in blocks of 1d")
+        said = "before promotion: margin {}, alpha 0.05, planned for 4,000 labels in blocks of 1d"
+        assert str(Gate()) == said.format("set by each trial")
+        assert str(Gate(margin=0.003)) == said.format("0.003")
         assert str(Gate(mode="after", block=50)).endswith("in blocks of 50 rows")
         assert str(Gate(mode="none")) == "no gate"
