@@ -141,6 +141,8 @@ SLICED = Gate(
     slices={"red": Slice(where={"word": ["red", None]}, margin=0.05), "high": Slice(where={"a": {"least": 0.5}})},
 )  # fmt: skip
 
+HELD = replace(SLICED, margin=None, golden=Golden(file="golden.csv", limit=0.02))
+
 CASES = {
     "frozen": (strategies.Frozen(GaussianNB(), initial="5d"), {}, {}),
     "sliding": (strategies.Stateless(LGB, initial="5d", trigger=EVERY, window=windows.Sliding("4d")), {}, {}),
@@ -193,11 +195,11 @@ CASES = {
     ),
     "gate with a golden set": (
         strategies.Stateful(GaussianNB(), initial="5d", trigger=EVERY), WAITING,
-        {"gate": replace(SLICED, margin=None, golden=Golden(file="golden.csv", limit=0.02)), "golden": True},
+        {"gate": HELD, "golden": True},
     ),
     "gate with a golden set, after, stateless": (
         strategies.Stateless(LGB, initial="5d", trigger=triggers.every("3d")), WAITING,
-        {"gate": replace(SLICED, margin=None, golden=Golden(file="golden.csv", limit=0.02), mode="after"), "golden": True},
+        {"gate": replace(HELD, mode="after"), "golden": True},
     ),
     "gate before, stateless": (
         strategies.Stateless(GaussianNB(), initial="5d", trigger=EVERY, window=windows.Decayed("3d")), WAITING,

@@ -18,15 +18,17 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from sklearn.linear_model import SGDRegressor
 from sklearn.naive_bayes import GaussianNB
 
 import perennial as pn
 from perennial import cli, strategies, triggers
-from perennial.gate import Gate
+from perennial.gate import Gate, Slice
 from perennial.ledger.errors import LeaseHeld, LeaseLost, StorageError
 from perennial.ledger.records import AliasChange
 from perennial.ledger.sql import SqlLedger
-from perennial.production import Deployment, Run
+from perennial.metrics import Prices
+from perennial.production import Deployment, Run, explain
 from perennial.production.metrics import Metrics
 from perennial.production.service import keep_current, leased
 from tests import postgres
@@ -510,6 +512,50 @@ def test_a_gate_decides_and_remembers(tmp_path):
     assert outcomes.count("promote") > 1
     assert "keep" in outcomes
     assert list(statuses.values()).count("champion") == 1
+
+
+def test_how_long_a_verdict_may_take_is_said_as_each_trial_begins(tmp_path):
+    """Once for each trial, with the margin that was set for it; the next may begin in the turn that ends one."""
+    told = []
+    gate = Gate(least_blocks=3, planned_labels=100, slices={"high": Slice(where={"a": {"least": 0}}, margin=0.5)},
+                largest_latency=timedelta(minutes=1))  # fmt: skip
+    prices = Prices(update=1.0, error=0.001)
+    made = deployment(tmp_path, 600, gate=replace(gate, margin=None), prices=prices)
+    taken(made, mode="until-end", tell=lambda event, facts: told.append((event, facts)))
+    trials = {v.evidence["trial"]: v for e in entries_of(made) for v in e.verdicts if v.evidence}
+    begun = [facts["reason"] for event, facts in told if event == "trial"]
+    assert len(begun) == len(trials) > 1
+    for reason, verdict in zip(begun, trials.values(), strict=True):
+        assert f"with a margin of {verdict.evidence['margin']:g}" in reason
+        assert " after about " in reason
+    assert {verdict.evidence["margin_from"] for verdict in trials.values()} == {"cost"}
+    with SqlLedger.open(made.ledger, made.name) as ledger:
+        history = explain.History.read(ledger)
+    shown = explain.explain(history, trials[1].version)["verdicts"][-1]
+    assert shown["evidence"]["slices"]["high"]["rows"] > 0
+    assert shown["evidence"]["latency"]
+    assert "; margin 0.0" in shown["reason"]
+    assert shown["reason"].endswith("from cost")
+
+
+def test_a_regression_needs_no_margin_of_its_own(tmp_path):
+    """It is a share of what the champion lost, and the wait is told by it."""
+    told = []
+    line = strategies.Stateful(SGDRegressor(random_state=0), initial="3d", trigger=triggers.every("1d"))
+    gate = Gate(least_blocks=3, planned_labels=100, greatest_wait=timedelta(days=3), on_no_verdict="promote")
+    made = deployment(tmp_path, 480, gate=gate, strategy=line)
+    roles = {"time": "at", "target": "b", "time_zone": "UTC", "label_delay": "30h", "batch": "1d", "drop": ["y"]}
+    made = replace(made, stream=pn.Stream(tmp_path / "rows", **roles))
+    taken(made, tell=lambda event, facts: told.append((event, facts)))
+    verdicts = [v for e in entries_of(made) for v in e.verdicts if v.evidence]
+    first, *rest = [v.evidence for v in verdicts if v.reason.startswith("predicts unseen")]
+    assert (first["margin"], first["margin_from"]) == (0.0, "default"), "nothing was scored before the first trial"
+    known = [facts for facts in rest if facts["trial"] > 1]
+    assert known
+    assert all(facts["margin"] == pytest.approx(0.03 * facts["champion_loss"]) for facts in known)
+    begun = [facts["reason"] for event, facts in told if event == "trial"]
+    assert begun[0] == "until labels tell (with a margin of 0, if it is as good)"
+    assert "of the champion's mean error)" in begun[1]
 
 
 def test_storage_that_fails_for_a_while_is_waited_for(tmp_path, monkeypatch):

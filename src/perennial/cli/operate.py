@@ -380,6 +380,7 @@ def _show_version(told: dict[str, Any]) -> None:
         ("of", f"{rows['from']} to {rows['until']}" if rows["from"] else None),
         ("from", " <- ".join(_shortened([told["number"], *told["lineage"]]))),
         *(("verdict", f"{v['outcome']}: {v['reason']}") for v in told["verdicts"]),
+        *(("held to", held) for held in _held_to(told["verdicts"])),
         *(("served", _served(span, told["champion"])) for span in told["served"]),
         ("champion", f"{'yes' if champion['now'] else 'no'}: {champion['why']}{waits}"),
         ("cost", f"{cost['cpu_seconds']:.3g} CPU seconds, {told['size']:,} bytes"),
@@ -403,6 +404,24 @@ def _served(span: dict[str, Any], champion: dict[str, Any]) -> str:
     wall = span["committed"]
     ended = f" to {wall['until'][:19]}Z" if wall["until"] else ""
     return f"{span['from']} to {until}: {span['rows']:,} rows (committed {wall['from'][:19]}Z{ended})"
+
+
+def _held_to(verdicts: list[dict[str, Any]]) -> list[str]:
+    """What the last verdict knew besides the paired losses of all rows."""
+    judged = [verdict["evidence"] for verdict in verdicts if "rows" in verdict["evidence"]]
+    facts = judged[-1] if judged else {}
+    out = []
+    for name, part in facts.get("slices", {}).items():
+        bounds = "" if part["upper"] is None else f", between {part['lower']:+.4g} and {part['upper']:+.4g}"
+        loss = "no label yet" if part["mean"] is None else f"loss {part['mean']:+.4g}{bounds}"
+        out.append(f"slice {name}: {loss}, on {part['rows']:,} labels, margin {part['margin']:g}")
+    if facts.get("golden") is not None:
+        out.append(f"golden set: loss {facts['golden']:+.4g} against the champion's")
+    if "size_bytes" in facts:
+        out.append(f"size: {facts['size_bytes']:,} bytes")
+    if "latency" in facts:
+        out.append(f"latency: {facts['latency']} for a row")
+    return out
 
 
 def _show_reproduced(told: dict[str, Any]) -> None:

@@ -10,9 +10,10 @@ import pyarrow.parquet
 import pytest
 
 from perennial import strategies, windows
-from perennial.config import parse
+from perennial.config import parse, to_yaml
 from perennial.core.errors import ConfigError, MissingExtra
 from perennial.core.protocols import Updatable
+from perennial.gate import Between, Gate, Golden, Slice
 
 TEXT = """\
 name: calls
@@ -58,6 +59,39 @@ def test_everything_is_built_from_the_files_own_folder(folder):
     assert built.settings.keys() == {"metrics", "prices", "seed", "train_latency", "quality", "clairvoyant", "gate"}
     assert (built.seed, built.train_latency, built.clairvoyant) == (7, timedelta(minutes=10), "weekly")
     assert (built.prices.retrain, built.quality.nulls) == (0.5, 0.5)
+
+
+GATED = (
+    TEXT
+    + """\
+gate:
+  slices:
+    young: {where: {age: {least: 18, below: 30}, job: [student, null]}, margin: 0.01}
+    members: {where: {member: true}}
+  golden: {file: golden.csv, limit: 0.02}
+  largest_bytes: 1000
+  largest_latency: 5ms
+"""
+)
+
+
+def test_a_gate_is_built_with_its_slices_and_its_golden_set(folder):
+    """As the same records in Python; the golden set lies beside the configuration, and is looked for at once."""
+    with pytest.raises(ConfigError, match=r"line 18: gate\.golden\.file='golden.csv': no such file"):
+        parse(GATED, folder / "perennial.yaml").build()
+    (folder / "golden.csv").write_text("x,y\n1,no\n")
+    loaded = parse(GATED, folder / "perennial.yaml")
+    assert loaded.build().gate == Gate(
+        slices={
+            "young": Slice(where={"age": Between(least=18, below=30), "job": ["student", None]}, margin=0.01),
+            "members": Slice(where={"member": True}),
+        },
+        golden=Golden(file=str(folder / "golden.csv"), limit=0.02),
+        largest_bytes=1000,
+        largest_latency=timedelta(milliseconds=5),
+    )
+    again = parse(to_yaml(loaded.config), folder / "perennial.yaml")
+    assert again.config == loaded.config
 
 
 def test_settings_are_those_of_the_backtest():
