@@ -12,6 +12,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, SGDClassi
 import perennial as pn
 from perennial import strategies, triggers, windows
 from perennial.core.errors import ConfigError, DataError, LearnerError
+from perennial.gate import Gate, Golden, Slice
 
 START = np.datetime64("2026-01-01", "us")
 
@@ -263,3 +264,21 @@ def test_a_clairvoyant_schedule_without_prices():
     stateful = strategies.Stateful(SGDClassifier(), initial="10d", trigger=triggers.every("1d"))
     with pytest.raises(ConfigError, match="clairvoyant='s': name a stateless strategy"):
         backtest(strategy=stateful, clairvoyant="s", prices={"error": 1.0, "retrain": 1.0})
+
+
+def test_a_gate_of_what_the_stream_does_not_have(tmp_path):
+    """Slices of unknown columns and words, and a golden set that is not there or has other columns or labels."""
+    table = pa.table({**columns(), "word": np.array(["red", "blue"])[np.arange(480) % 2]})
+    for where, words in (({"wrod": "red"}, "`word`"), ({"word": "rde"}, "`red`"), ({"x": "red"}, "holds numbers")):
+        with pytest.raises(ConfigError, match=rf"gate\.slices\.s\.where.*{words}"):
+            backtest(table, gate=Gate(slices={"s": Slice(where=where)}))
+    file = tmp_path / "golden.csv"
+    gate = Gate(golden=Golden(file=str(file)))
+    with pytest.raises(ConfigError, match=r"gate\.golden\.file.*no such file"):
+        backtest(table, gate=gate)
+    csv.write_csv(table.drop_columns(["x"]), file)
+    with pytest.raises(DataError, match="lacks the column 'x'"):
+        backtest(table, gate=gate)
+    csv.write_csv(table.slice(0, 1).set_column(2, "y", pa.array(["uo"])), file)
+    with pytest.raises(DataError, match="no row of the stream has the label 'uo': use one of: down, up"):
+        backtest(table, gate=gate)

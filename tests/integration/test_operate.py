@@ -209,6 +209,42 @@ def test_explain_has_the_gates_evidence(folder, capsys):
     assert told[-1]["reason"] in out
 
 
+def test_explain_shows_what_a_challenger_was_held_to(folder, capsys):
+    """Slices, golden set, size and latency of a run from its configuration, for programs and for people."""
+    file = configure(folder, "trees", "held")
+    pa.csv.write_csv(rows().slice(0, 50).drop_columns(["at", "id"]), folder / "golden.csv")
+    text = (
+        file.read_text()
+        + """gate:
+  least_blocks: 3
+  slices: {reds: {where: {word: red}, margin: 0.1}, high: {where: {a: {least: 0.5}}}}
+  golden: {file: golden.csv, limit: 0.5}
+  largest_bytes: 1000000
+  largest_latency: 10s
+"""
+    )
+    file.write_text(text)
+    assert cli.main(["run", "--until-end", "-c", str(file)]) == 0
+    told = asked(capsys, folder, "held", "explain", "2.0")
+    facts = told["verdicts"][-1]["evidence"]
+    assert facts["slices"]["reds"]["rows"] > 0
+    assert facts["margin_from"] in ("level", "default")
+    assert facts["size_bytes"] > 100
+    assert cli.main(["explain", "2.0", "-c", str(file)]) == 0
+    out = capsys.readouterr().out
+    for words in (
+        "slice reds: loss ",
+        "slice high: loss ",
+        "golden set: loss ",
+        f"size: {facts['size_bytes']:,} bytes",
+    ):
+        assert f"held to   {words}" in out
+    assert f"held to   latency: {facts['latency']} for a row" in out
+    file.write_text(text.replace("{word: red}", "{wrod: red}").replace("name: held", "name: other"))
+    assert cli.main(["run", "--until-end", "-c", str(file)]) != 0
+    assert "did you mean `word`?" in capsys.readouterr().err
+
+
 def test_explain_suggests_the_nearest(folder, capsys):
     """An unknown version is refused with code 5, as an unknown version of the ledger is."""
     error = asked(capsys, folder, "trees", "explain", "10.0", code=5)["error"]
