@@ -27,6 +27,7 @@ from perennial.core.errors import ConfigError, DataError, LearnerError
 from perennial.core.features import Features, Kind, Schema
 from perennial.core.identity import IDENTITY_FORMAT, Unhashable, digest, seed_from
 from perennial.core.protocols import (
+    Cut,
     Facts,
     Gate,
     GoldenSet,
@@ -62,7 +63,7 @@ from perennial.core.records import (
     Version,
 )
 from perennial.core.state import Fetch, State
-from perennial.core.times import NEVER, micros, moment
+from perennial.core.times import NEVER, micros, moment, spell
 from perennial.gate import Gate as PairedGate
 from perennial.gate import Level, Margin, NoGate, trial_margin
 from perennial.gate.trial import Line, Trial
@@ -119,7 +120,7 @@ class Engine:
     Raises
     ------
     ConfigError
-        If the gate has a golden set, and its rows are not given, or a limit for the size of models that have none.
+        If the gate has a golden set, and its rows are not given, or asks what strategy or learner cannot give.
     LearnerError
         If the strategy updates and the learner cannot.
     """
@@ -143,7 +144,7 @@ class Engine:
         golden: GoldenSet | None = None,
     ) -> None:
         check_can_update(strategy, learner)
-        check_sized(gate, learner)
+        check_gate(gate, strategy, learner)
         if isinstance(gate, PairedGate) and gate.golden is not None and golden is None:
             raise ConfigError(
                 "golden", None, f"give the rows of {gate.golden.file}: the gate holds challengers to them"
@@ -158,6 +159,8 @@ class Engine:
         self._seed = seed
         self._gate = None if gate is None or gate.mode == "none" else gate
         self._golden, self._prices = golden, prices
+        held_out = self._gate.held_out if isinstance(self._gate, PairedGate) else None
+        self._held_out = 0 if held_out is None else micros(held_out)
         self._levels = isinstance(self._gate, PairedGate) and self._gate.margin is None
         self._level = Level()  # of what served: margins are set by it
         self._quality = quality or Quality()
@@ -593,6 +596,9 @@ class Engine:
             seed=self._seed,
             unlabelled=self._unlabelled,
         )
+        held: NDArray[np.int64] = np.empty(0, np.int64)
+        if self._held_out and not first:
+            cut, held = self._hold_out(cut)
         chosen = self._strategy.window.select(cut)
         position = cut.position[chosen.index]
         if not len(position):
@@ -640,7 +646,60 @@ class Engine:
             newer = cut.position[cut.position > position[-1]]
             self._unlearned = newer[self._book.learnable(newer)]
         turn = self._taught(turn, version, position, chosen.weights, seed)
-        return self._propose(turn, Line(version, trained.model), trained)
+        line = Line(version, trained.model)
+        return self._examine(self._propose(turn, line, trained), line, held)
+
+    def _hold_out(self, cut: Cut) -> tuple[Cut, NDArray[np.int64]]:
+        """The cut as of an earlier instant, and the positions that became too new for it: no window reaches them."""
+        now = cut.now - self._held_out
+        newer = cut.time >= now - cut.label_delay
+        old = ~newer
+        earlier = replace(cut, now=now, position=cut.position[old], time=cut.time[old], rows=cut.rows[old])
+        return earlier, cut.position[newer]
+
+    def _examine(self, turn: Turn, line: Line, held: NDArray[np.int64]) -> Turn:
+        """Evidence at once from rows that a fit left out and the champion never learned, and the verdict on it."""
+        trial = self._trial
+        if trial is None:
+            return turn
+        held = held[held > trial.base.version.last]
+        if not len(held):
+            return turn
+        rows, before = self._book.examples(held), self._trainer.cpu_seconds()
+        try:
+            champion = self._answer(trial.base, rows.features, int(held[0]), int(rows.time[0]))
+        except (DataError, LearnerError) as error:
+            return _note(turn, f"held-out rows tell nothing: {error}")
+        try:
+            challenger = self._answer(line, rows.features, int(held[0]), int(rows.time[0]))
+        except (DataError, LearnerError) as error:
+            self._trial = None
+            self._reject(trial)
+            number = trial.base.version.number
+            verdict = Verdict(outcome="reject", version=line.version.number, reason=str(error), champion=number)
+            return replace(turn, verdicts=(*turn.verdicts, verdict))
+        both = (champion, challenger) if trial.gate.mode == "before" else (challenger, champion)
+        labels = rows.codes if rows.codes is not None else rows.values
+        assert labels is not None
+        trial.add(
+            *both,
+            labels,
+            self.classes,
+            time=rows.time,
+            position=held,
+            sound=np.ones(len(held), dtype=np.bool_),  # what is quarantined is in no cut
+            members=self._members(rows.features),
+        )
+        trial.held_out = len(held)
+        note = trial.measure(line, rows.features, self._trainer)
+        turn = turn if note is None else _note(turn, note)
+        seconds = self._trainer.cpu_seconds() - before
+        return self._judge(replace(turn, predict_cpu_seconds=turn.predict_cpu_seconds + seconds))
+
+    def _members(self, features: Features) -> NDArray[np.bool_] | None:
+        """Which rows belong to which slice; None if the gate has none."""
+        gate = self._gate
+        return gate.members(features) if isinstance(gate, PairedGate) and gate.slices else None
 
     def _taught(
         self, turn: Turn, version: Version, position: NDArray[np.int64], weights: NDArray[np.float64] | None, seed: int
@@ -876,14 +935,16 @@ class Engine:
         )  # fmt: skip
         return replace(turn, verdicts=(*turn.verdicts, verdict)), trial.base
 
-    def _ask(self, champion: Line, batch: Batch) -> Prediction:
+    def _ask(self, line: Line, batch: Batch) -> Prediction:
+        return self._answer(line, batch.features, batch.first, batch.start)
+
+    def _answer(self, line: Line, features: Features, first: int, at: int) -> Prediction:
         try:
-            return align(champion.model.predict(batch.features), self.classes)
+            return align(line.model.predict(features), self.classes)
         except (DataError, LearnerError):
             raise
         except Exception as error:
-            at = moment(batch.start)
-            what = f"{self._learner.name} {champion.version.number} failed to predict rows from {batch.first:,} ({at})"
+            what = f"{self._learner.name} {line.version.number} failed to predict rows from {first:,} ({moment(at)})"
             raise LearnerError(f"{what}: {error}") from error
 
     def _say(
@@ -904,8 +965,7 @@ class Engine:
             waiting = Waiting(batch.first, len(batch), prediction, major, out, until)
             if shadow is not None:
                 waiting.shadow, waiting.time, waiting.trial = shadow, batch.time, self._trials
-                if isinstance(self._gate, PairedGate) and self._gate.slices:
-                    waiting.members = self._gate.members(batch.features)
+                waiting.members = self._members(batch.features)
             self._pending.add(waiting)
         said = Predicted(first=batch.first, time=batch.time, prediction=prediction, major=major, minor=minor)
         return replace(turn, predicted=said, predict_cpu_seconds=turn.predict_cpu_seconds + predict)
@@ -1037,7 +1097,8 @@ class Engine:
         if not self._forgets and (held < 64 or self._seen - self._given_up_at < held // 16):
             return
         self._given_up_at = self._seen
-        keep = self._strategy.window.keep(now, self._label_delay) if self._strategy.refits else Keep()
+        window = self._strategy.window
+        keep = window.keep(now - self._held_out, self._label_delay) if self._strategy.refits else Keep()
         unlearned = int(self._unlearned.min()) if len(self._unlearned) else self._seen
         waits = now - self._wait if self._wait else None
         self._book.give_up(
@@ -1066,10 +1127,15 @@ def check_can_update(strategy: Strategy, learner: Learner) -> None:
         )
 
 
-def check_sized(gate: Gate | None, learner: Learner) -> None:
-    """Raise ``ConfigError`` if the gate limits the size of models that do not say theirs."""
-    if isinstance(gate, PairedGate) and gate.largest_bytes is not None and not isinstance(learner, Sized):
+def check_gate(gate: Gate | None, strategy: Strategy, learner: Learner) -> None:
+    """Raise ``ConfigError`` if the gate asks what a strategy or its learner cannot give."""
+    if not isinstance(gate, PairedGate):
+        return
+    if gate.largest_bytes is not None and not isinstance(learner, Sized):
         raise ConfigError("gate.largest_bytes", gate.largest_bytes, f"{learner.name} has no size(): leave it out")
+    if gate.held_out is not None and strategy.updates:
+        need = f"a {strategy.kind} strategy learns every row as its label comes, and leaves none out: take it away"
+        raise ConfigError("gate.held_out", spell(gate.held_out), need)
 
 
 def align(prediction: Prediction, classes: tuple[Label, ...]) -> Prediction:

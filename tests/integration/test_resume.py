@@ -201,6 +201,14 @@ CASES = {
         strategies.Stateless(LGB, initial="5d", trigger=triggers.every("3d")), WAITING,
         {"gate": replace(HELD, mode="after"), "golden": True},
     ),
+    "gate with held-out rows": (
+        strategies.Stateless(LGB, initial="5d", trigger=triggers.every("3d"), window=windows.Sliding("4d")), WAITING,
+        {"gate": replace(HELD, held_out=timedelta(days=2)), "golden": True},
+    ),
+    "gate with held-out rows, after": (
+        strategies.Stateless(GaussianNB(), initial="5d", trigger=EVERY, window=windows.Sliding(rows=60)), {},
+        {"gate": replace(SLICED, held_out=timedelta(days=2), mode="after"), "train_latency": "20h"},
+    ),
     "gate before, stateless": (
         strategies.Stateless(GaussianNB(), initial="5d", trigger=EVERY, window=windows.Decayed("3d")), WAITING,
         {"gate": AfterRows("before"), "train_latency": "20h"},

@@ -520,6 +520,8 @@ class Gate(Made):
     """The largest model that may serve."""
     largest_latency: Span | None = None
     """The longest that the prediction of one row may take."""
+    held_out: Span | None = None
+    """How much of the newest labelled rows a fit leaves out, for evidence at once."""
 
     def build(self) -> PairedGate:
         """The gate itself."""

@@ -155,6 +155,9 @@ class Gate:
         number of rows for streams whose rows are independent.
     golden : Golden, optional
         Rows that must go on working.
+    held_out : timedelta, optional
+        A fit leaves out the newest labelled rows of so long, and both versions are asked about them at once: evidence
+        from the first turn on. For strategies that fit from scratch.
     slices : mapping of str to Slice
         Slices that must not get worse, each with its own margin or the gate's.
     largest_bytes : int, optional
@@ -196,6 +199,7 @@ class Gate:
     slices: Mapping[str, Slice] = field(default_factory=dict)
     largest_bytes: int | None = None
     largest_latency: timedelta | None = None
+    held_out: timedelta | None = None
 
     def __post_init__(self) -> None:
         for name, words in _WORDS.items():
@@ -230,6 +234,8 @@ class Gate:
             _whole("gate.largest_bytes", self.largest_bytes, 1)
         if self.largest_latency is not None:
             _span("gate.largest_latency", self.largest_latency, timedelta(microseconds=1))
+        if self.held_out is not None:
+            _span("gate.held_out", self.held_out, timedelta(microseconds=1))
 
     def __str__(self) -> str:
         if self.mode == "none":
@@ -240,6 +246,11 @@ class Gate:
             f"{self.mode} promotion: margin {margin}, alpha {self.alpha:g}, planned for "
             f"{self.planned_labels:,} labels in blocks of {block}"
         )
+
+    @property
+    def needs_rows(self) -> bool:
+        """Whether versions are asked about rows again after their labels came: impossible where no row is kept."""
+        return self.held_out is not None
 
     @property
     def _margin(self) -> float:

@@ -56,6 +56,7 @@ class Trial:
     base_golden: float | None = None  # the champion's mean loss on the golden set
     measured: Measured = Measured()
     margin: Margin | None = None  # of a gate that has one: fixed when the trial begins
+    held_out: int = 0  # rows of the evidence that a fit had left out
 
     @classmethod
     def begin(
@@ -159,9 +160,11 @@ class Trial:
         """The verdict with what it is under: which trial, and the margin that was set for it."""
         if self.margin is None:
             return verdict
-        facts = {"trial": self.number, "margin": self.margin.value, "margin_from": self.margin.source}
+        facts: dict[str, Any] = {"trial": self.number, "margin": self.margin.value, "margin_from": self.margin.source}
         if self.margin.level is not None:
             facts["champion_loss"] = self.margin.level
+        if self.held_out:
+            facts["held_out_rows"] = self.held_out
         told = "" if self.margin.source == "given" else f"; {self.margin}"
         return replace(verdict, reason=verdict.reason + told, evidence={**verdict.evidence, **facts})
 
@@ -181,6 +184,7 @@ class Trial:
             "base_golden": self.base_golden,
             "measured": asdict(self.measured),
             "margin": None if self.margin is None else asdict(self.margin),
+            "held_out": self.held_out,
         }
 
     @classmethod
@@ -203,6 +207,7 @@ class Trial:
             plain["base_golden"],
             Measured(**plain["measured"]),
             None if plain["margin"] is None else Margin(**plain["margin"]),
+            plain["held_out"],
         )
 
 

@@ -11,7 +11,7 @@ from perennial.core.errors import ConfigError
 from perennial.core.identity import Unhashable, canonical, digest
 from perennial.core.protocols import Gate, Learner, Pickled, Trainer, Trust
 from perennial.core.records import Label
-from perennial.engine import Engine, check_can_update, check_sized
+from perennial.engine import Engine, check_can_update, check_gate
 from perennial.gate import Gate as PairedGate
 from perennial.learners import as_learner
 from perennial.learners.saved import sha256
@@ -96,7 +96,7 @@ class Deployment:
             raise ConfigError(
                 "serialisation.pickle", False, f"{learner.name} can be saved only as a pickle: allow it, pickle: true"
             )
-        check_sized(self.gate, learner)
+        check_gate(self.gate, self.strategy, learner)
         if isinstance(self.gate, PairedGate) and self.gate.golden is not None:
             check_readable(self.gate.golden.file, self.stream)
         if self.stream.target is None:

@@ -20,7 +20,7 @@ from perennial.core.identity import users_code
 from perennial.core.protocols import Gate
 from perennial.core.records import TaskKind
 from perennial.core.times import NEVER, Duration, duration
-from perennial.engine import check_sized
+from perennial.engine import check_gate
 from perennial.gate import Gate as PairedGate
 from perennial.metrics import Metric, Prices, resolve
 from perennial.replay import checks, trainings
@@ -154,8 +154,8 @@ def backtest(
     if priced is not None and task == "classification":
         priced.check(task, prepared.label_values)
     checks.check_quality(prepared, quality, stream, task)
-    for learner in learners.values():
-        check_sized(gate, learner)
+    for name, learner in learners.items():
+        check_gate(gate, strategies[name], learner)
         checks.check_columns(prepared, learner)
     common: dict[str, Any] = {
         "prepared": prepared,
