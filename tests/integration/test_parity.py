@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
@@ -196,6 +197,8 @@ def test_a_gate_with_everything_decides_alike(tmp_path, mode, kind):
         slices={"clerks": Slice(where={"job": ["admin.", "management"]}, margin=0.05),
                 "asked often": Slice(where={"campaign": {"least": 3}})},
     )  # fmt: skip
+    if kind == "stateless":
+        gate = replace(gate, held_out=timedelta(days=2))
     made = Deployment(
         name="gated", stream=stream, ledger=f"sqlite:///{tmp_path}/ledger.db", gate=gate,
         strategy=kinds("7d", "4d")[kind], prices=Prices(retrain=20.0, update=10.0, error=0.5),
@@ -211,6 +214,7 @@ def test_a_gate_with_everything_decides_alike(tmp_path, mode, kind):
     assert told.evidence["slices"]["clerks"]["rows"] > 50
     assert told.evidence["slices"]["asked often"]["rows"] > 50
     assert told.evidence["golden"] != 0
+    assert (told.evidence.get("held_out_rows", 0) > 50) == (kind == "stateless")
 
 
 @pytest.mark.parametrize("positives_wait", [True, False])

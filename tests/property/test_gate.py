@@ -6,12 +6,14 @@ import json
 from itertools import pairwise
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perennial.core.features import Chunk, Column, Features, Kind, Schema, Vocabulary
 from perennial.core.records import Version
-from perennial.gate import Evidence, Gate
+from perennial.gate import Evidence, Gate, Slice
 from perennial.gate.bounds import boundary
 from perennial.gate.evidence import MOST_BLOCKS
 
@@ -167,3 +169,47 @@ def test_trading_places_mirrors_the_evidence(stream):
     if len(block):
         assert one.mean == -other.mean
         assert one.error == pytest.approx(other.error)
+
+
+# ---------------------------------------------------------------------- slices
+
+WORDS = ["red", "green", "blue"]
+ROWS = st.lists(st.tuples(st.none() | st.sampled_from(WORDS), st.none() | st.integers(-3, 3)), min_size=1, max_size=40)
+ONE_OF = st.lists(st.none() | st.sampled_from([*WORDS, "never"]), min_size=1, max_size=4)
+NUMBERS = st.lists(st.none() | st.integers(-4, 4), min_size=1, max_size=3) | st.tuples(
+    st.none() | st.integers(-4, 0), st.none() | st.integers(1, 4)
+).filter(any).map(lambda ends: {k: v for k, v in zip(("least", "below"), ends, strict=True) if v is not None})
+
+
+def chunks(rows, cuts):
+    """Rows in several chunks of one schema, whose words came in order of appearance."""
+    schema = Schema(
+        [Column("word", Kind.CATEGORY, "string"), Column("x", Kind.NUMBER, "int64")], {"word": Vocabulary()}
+    )
+    parts, edges = [], sorted({0, len(rows), *(cut % len(rows) for cut in cuts)})
+    for low, high in pairwise(edges):
+        words = schema.vocabularies["word"].encode(word for word, _ in rows[low:high])
+        numbers = pa.array([x for _, x in rows[low:high]], pa.int64())
+        parts.append(Features.of(Chunk(pa.table({"word": pa.array(words), "x": numbers}), schema)))
+    return Features.join(schema, parts)
+
+
+@given(rows=ROWS, cuts=st.lists(st.integers(0, 40), max_size=3), words=st.none() | ONE_OF, numbers=st.none() | NUMBERS)
+def test_members_are_those_that_a_plain_reading_gives(rows, cuts, words, numbers):
+    """However rows are cut into chunks: words, missing values, values and ranges, one column or both."""
+    where = {name: given for name, given in (("word", words), ("x", numbers)) if given is not None}
+    if not where:
+        return
+
+    def belongs(word, x):
+        if words is not None and word not in words:
+            return False
+        if isinstance(numbers, dict):
+            return x is not None and numbers.get("least", -9) <= x < numbers.get("below", 9)
+        return numbers is None or x in numbers
+
+    part = Slice(where=where)
+    features = chunks(rows, cuts)
+    assert part.members(features).tolist() == [belongs(word, x) for word, x in rows]
+    order = np.arange(len(rows))[::-1].copy()
+    assert part.members(features.take(order)).tolist() == [belongs(*rows[i]) for i in order]

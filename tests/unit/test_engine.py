@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import ClassVar
 
@@ -16,11 +16,12 @@ from sklearn.semi_supervised import SelfTrainingClassifier
 
 import perennial as pn
 from perennial import strategies, triggers, windows
-from perennial.core.errors import DataError, LearnerError
+from perennial.core.errors import ConfigError, DataError, LearnerError
+from perennial.core.features import Features
 from perennial.core.protocols import Trained
 from perennial.core.records import Appoint, Close, Prediction, Tick, Verdict
 from perennial.engine import Engine, align
-from perennial.gate import Gate
+from perennial.gate import Gate, Golden
 from perennial.learners import as_learner
 from perennial.ledger.memory import MemoryLedger
 from perennial.stream.quality import Quality
@@ -1006,3 +1007,103 @@ def test_trainings_have_keys_by_content(engine):
     ]
     assert len({base, *others}) == 6
     assert key(cols, GaussianNB(), batch="12h") == base, "batches are no content"
+
+
+# ---------------------------------------------------------------------- held-out rows
+
+
+HELD_OUT = Gate(margin=0.5, least_blocks=3, planned_labels=50, block=timedelta(hours=6), held_out=timedelta(days=2))
+
+
+@pytest.mark.parametrize("mode", ["before", "after"])
+def test_a_fit_leaves_the_newest_rows_out_and_is_judged_by_them(engine, mode):
+    """Both versions are asked about rows that neither learned; the verdict falls in the turn of the training."""
+    cols = columns(480)
+    gate = replace(HELD_OUT, mode=mode)
+    run = replay(engine(cols, stateless(), batch="1d", label_delay="3h", settings={"gate": gate}))
+    begun = next(turn for turn in run.turns if len(turn.verdicts) > 1)
+    opening, verdict = begun.verdicts
+    assert (opening.outcome, verdict.outcome, verdict.version) == ("keep", "promote", "2.0")
+    assert begun.serving == "2.0"
+    version = begun.trained[0]
+    end = begun.now - 3 * HOUR - 48 * HOUR
+    assert version.newest == end - HOUR
+    rows = np.arange((end - BEGIN) // HOUR, (begun.now - 3 * HOUR - BEGIN) // HOUR + 1)
+    assert rows[0] > run.versions[0].last
+    assert verdict.evidence["held_out_rows"] == verdict.evidence["rows"] == len(rows)
+    # the same by hand
+    batches = list(run.prepared.batches("classification"))
+    features = Features.join(batches[-1].features.schema, [batch.features for batch in batches])
+    labels = np.array(cols["y"])
+
+    def losses(upto):
+        learned = slice(0, upto + 1)
+        x = features.matrix()
+        model = GaussianNB().fit(x[learned], labels[learned])
+        proba = model.predict_proba(x[rows])
+        truth = (labels[rows][:, None] == model.classes_).astype(float)
+        return ((proba - truth) ** 2).sum(axis=1) / 2
+
+    difference = losses(version.last) - losses(run.versions[0].last)
+    assert verdict.evidence["mean"] == pytest.approx(difference.mean())
+
+
+def test_what_the_champion_learned_is_no_evidence(engine):
+    """Where trainings come more often than rows are held out, only those count that are newer than its own."""
+    gate = replace(HELD_OUT, held_out=timedelta(days=4))
+    run = replay(engine(columns(480), stateless(trigger=triggers.every("1d")), batch="1d", settings={"gate": gate}))
+    last = {version.number: version for version in run.versions}
+    told = [v for turn in run.turns for v in turn.verdicts if v.evidence.get("held_out_rows")]
+    assert told
+    for verdict in told:
+        champion, challenger = last[verdict.champion], last[verdict.version]
+        known = challenger.at - (BEGIN + HOUR * champion.last)
+        assert verdict.evidence["held_out_rows"] <= min(known // HOUR, 96 + 1)
+    assert told[0].evidence["held_out_rows"] < 96, "the first version left nothing out"
+
+
+def test_held_out_rows_wait_like_others(engine):
+    """No promotion before the least wait, whatever they say."""
+    gate = replace(HELD_OUT, least_wait=timedelta(days=3))
+    run = replay(engine(columns(480), stateless(), batch="1d", settings={"gate": gate}))
+    begun = next(turn for turn in run.turns if len(turn.verdicts) > 1)
+    assert [verdict.outcome for verdict in begun.verdicts] == ["keep", "keep"]
+    promoted = next(turn for turn in run.turns if turn.index > 5 and any(v.outcome == "promote" for v in turn.verdicts))
+    assert promoted.now - begun.now == 72 * HOUR
+
+
+def test_rows_that_a_window_wants_are_kept_behind_those_held_out(engine):
+    """A window of a day, three days before now, is as full as one of the newest day."""
+    gate = replace(HELD_OUT, held_out=timedelta(days=3))
+    line = stateless(window=windows.Sliding("1d"), trigger=triggers.every("2d"))
+    run = replay(engine(columns(24 * 60), line, batch="1d", settings={"gate": gate}))
+    assert len(run.versions) > 20
+    assert {version.trained_rows for version in run.versions} == {24}
+    assert all(version.newest < version.at - 72 * HOUR for version in run.versions[1:])
+
+
+def test_a_challenger_that_cannot_predict_what_was_held_out_is_rejected(engine):
+    """In its own turn, and the champion serves on."""
+    run = replay(engine(columns(480), stateless(Bomb(), trigger=triggers.every("4d")), batch="1d",
+                        settings={"gate": HELD_OUT}))  # fmt: skip
+    rejected = [v for turn in run.turns for v in turn.verdicts if v.outcome == "reject"]
+    assert rejected
+    assert all("boom" in verdict.reason for verdict in rejected)
+    assert {number for _, _, number in run.said()} == {"1.0"}
+
+
+def test_a_line_that_learns_every_row_holds_none_out(engine):
+    """Refused before any batch, as are sizes of models that do not say theirs."""
+    with pytest.raises(ConfigError, match=r"gate\.held_out='2d': a stateful strategy learns every row"):
+        engine(columns(48), stateful(), settings={"gate": HELD_OUT})
+    assert HELD_OUT.needs_rows
+    assert not Gate().needs_rows
+    with pytest.raises(ConfigError, match=r"give the rows of old\.csv"):
+        engine(columns(48), stateless(), settings={"gate": Gate(golden=Golden(file="old.csv"))})
+
+
+def test_without_a_gate_nothing_is_compared(engine, monkeypatch):
+    """A turn of a plain backtest computes no loss twice."""
+    monkeypatch.setattr("perennial.engine.bounded", None)
+    run = replay(engine(columns(240), stateful(), batch="1d", settings={"gate": None}))
+    assert sum(turn.loss.n for turn in run.turns) > 50

@@ -71,6 +71,7 @@ gate:
   golden: {file: golden.csv, limit: 0.02}
   largest_bytes: 1000
   largest_latency: 5ms
+  held_out: 7d
 """
 )
 
@@ -89,6 +90,7 @@ def test_a_gate_is_built_with_its_slices_and_its_golden_set(folder):
         golden=Golden(file=str(folder / "golden.csv"), limit=0.02),
         largest_bytes=1000,
         largest_latency=timedelta(milliseconds=5),
+        held_out=timedelta(days=7),
     )
     again = parse(to_yaml(loaded.config), folder / "perennial.yaml")
     assert again.config == loaded.config
