@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from perennial.core.protocols import LOCAL, Learner, Pickled, Trust, Updatable
+from perennial.core.protocols import LOCAL, Learner, Pickled, Sized, Trust, Updatable
 from perennial.core.records import Prediction, TaskKind
 from perennial.learners import as_learner
 from perennial.testing import check_learner, make_examples
@@ -143,6 +143,14 @@ def test_only_river_needs_a_pickle() -> None:
         if all(importlib.util.find_spec(framework) for framework in case.needs):
             model = case.make()
             assert (isinstance(model, Pickled) and model.needs_pickle) == ("river" in case.made), case.name
+
+
+@pytest.mark.filterwarnings("ignore:naive continued boosting is a baseline")
+def test_every_learner_says_how_large_it_is() -> None:
+    """A gate may limit any that is shipped; the contract holds the size to be that of the state."""
+    for case in CASES:
+        if all(importlib.util.find_spec(framework) for framework in case.needs):
+            assert isinstance(case.make(), Sized), case.name
 
 
 # a line each of what saves in its own way

@@ -11,7 +11,7 @@ from typing import Any, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from perennial.core.features import Features
+from perennial.core.features import Features, Schema
 from perennial.core.protocols import Evidence, Gate, GoldenSet, Learner, Sized, Trainer
 from perennial.core.records import Label, Prediction, Verdict, Version
 from perennial.core.times import micros
@@ -105,9 +105,9 @@ class Trial:
         ``served`` is of the line that serves, ``shadow`` of the other; ``members``, shape (n, slices), says which rows
         belong to which slice.
         """
-        now, _ = bounded(served, labels, classes)
-        beside, _ = bounded(shadow, labels, classes)
-        difference = beside - now if self.gate.mode == "before" else now - beside
+        shown, _ = bounded(served, labels, classes)
+        unseen, _ = bounded(shadow, labels, classes)
+        difference = unseen - shown if self.gate.mode == "before" else shown - unseen
         paired = ~np.isnan(difference) & sound
         if paired.any():
             blocks, difference = self.gate.blocks(time[paired], position[paired]), difference[paired]
@@ -120,19 +120,7 @@ class Trial:
         """Measure a version of the challenger line that predicts ``features``, once; gives what cannot be, in words."""
         if not isinstance(self.gate, PairedGate) or self.measured.version == line.version.number:
             return None
-        golden, note = None, None
-        if self.gate.golden is not None and self.golden is not None:
-            rows = self.golden.features(features.schema)
-            try:
-                if self.base_golden is None:
-                    self.base_golden = _mean_loss(self.base.model, rows, self.golden)
-            except Exception as error:  # frameworks raise anything
-                note = f"{self.base.version.number} cannot predict the golden set, so nothing is held to it: {error}"
-            else:
-                try:
-                    golden = _mean_loss(line.model, rows, self.golden) - self.base_golden
-                except Exception as error:
-                    golden, note = math.nan, f"{line.version.number} cannot predict the golden set: {error}"
+        golden, note = self._golden_loss(line, features.schema)
         size = latency = None
         if self.gate.largest_bytes is not None:
             size = cast(Sized, line.model).size()  # checked before any work
@@ -140,6 +128,22 @@ class Trial:
             latency = micros(trainer.latency(line.model, features))
         self.measured = Measured(version=line.version.number, golden=golden, size=size, latency=latency)
         return note
+
+    def _golden_loss(self, line: Line, schema: Schema) -> tuple[float | None, str | None]:
+        """How much larger the mean loss on the golden set is than the champion's, and what went wrong.
+
+        NaN if the challenger does not predict all of it; None if the champion does not: then nobody is held to it.
+        """
+        if not isinstance(self.gate, PairedGate) or self.gate.golden is None or self.golden is None:
+            return None, None
+        rows = self.golden.features(schema)
+        if self.base_golden is None:
+            loss, fault = _mean_loss(self.base, rows, self.golden)
+            if fault is not None:
+                return None, f"{fault}: nothing can be held to it, and nothing is promoted"
+            self.base_golden = loss
+        loss, fault = _mean_loss(line, rows, self.golden)
+        return loss - self.base_golden, fault
 
     def judge(self, now: int, challenger: Version) -> Verdict:
         """The gate's verdict on the newest version of the line."""
@@ -216,10 +220,16 @@ def _settings(gate: Gate, golden: GoldenSet | None) -> str:
     return f"{gate!r} {golden.digest if golden is not None else ''}"
 
 
-def _mean_loss(model: Learner, rows: Features, golden: GoldenSet) -> float:
-    """The mean loss on a golden set; NaN if the model does not predict all of it."""
-    losses, _ = bounded(model.predict(rows), golden.truth, golden.classes)
-    return float(losses.mean())
+def _mean_loss(line: Line, rows: Features, golden: GoldenSet) -> tuple[float, str | None]:
+    """The mean loss on a golden set; NaN, and why, if the model does not predict all of it."""
+    number = line.version.number
+    try:
+        losses, _ = bounded(line.model.predict(rows), golden.truth, golden.classes)
+    except Exception as error:  # frameworks raise anything
+        return math.nan, f"{number} cannot predict the golden set: {error}"
+    if missing := int(np.isnan(losses).sum()):
+        return math.nan, f"{number} leaves {missing:,} of {len(losses):,} rows of the golden set without an answer"
+    return float(losses.mean()), None
 
 
 def _slices_of(gate: Gate, plain: Mapping[str, Any]) -> dict[str, PairedEvidence]:

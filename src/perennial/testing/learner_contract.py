@@ -116,10 +116,7 @@ def saves_and_loads(make: Make, task: TaskKind) -> None:
     data = _richest(make, task)
     model = make().fit(data, 1)
     loaded = make().load(model.save())
-    assert loaded.digest() == model.digest()
-    if isinstance(model, Sized):
-        assert isinstance(loaded, Sized)
-        assert loaded.size() == model.size()
+    _holds_the_same(loaded, model)
     _assert_same(loaded.predict(data.features), model.predict(data.features))
     assert loaded.row_trees(100) == model.row_trees(100)
 
@@ -152,11 +149,18 @@ def saves_for_production(make: Make, task: TaskKind) -> None:
     _comes_back(make, begun, trust, data)
 
 
+def _holds_the_same(loaded: Learner, model: Learner) -> None:
+    assert loaded.digest() == model.digest()
+    if isinstance(model, Sized):
+        assert isinstance(loaded, Sized)
+        assert loaded.size() == model.size()
+
+
 def _comes_back(make: Make, model: Learner, trust: Trust, data: Examples) -> None:
     blob = model.save(trust)
     assert trust.pickle or codec_of(blob) != "pickle", "a pickle was saved, and none was allowed"
     loaded = make().load(blob, trust.recorded(sha256(blob)))
-    assert loaded.digest() == model.digest()
+    _holds_the_same(loaded, model)
     assert reproduces(model, loaded, data.features), "what was loaded predicts something else"
 
 
