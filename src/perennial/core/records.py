@@ -169,13 +169,42 @@ class Revisions:
     """Labels that arrived apart from their rows: first labels or corrections, in the order they were made.
 
     ``position`` int64 (r,), ``known_at`` int64 (r,) non-decreasing, and ``codes`` int32 (r,) into the batch's
-    ``label_values`` or ``values`` float64 (r,).
+    ``label_values`` or ``values`` float64 (r,). ``replaces`` bool (r,), where some do: each of these takes the place of
+    its row's own label, unless that is known earlier; one per position at most.
     """
 
     position: NDArray[np.int64]
     known_at: NDArray[np.int64]
     codes: NDArray[np.int32] | None = None
     values: NDArray[np.float64] | None = None
+    replaces: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A row that may still get a label from a log: its position and event time, by a digest of its id.
+
+    ``named`` says that the log gave it a label before.
+    """
+
+    id: bytes
+    position: int
+    time: int
+    named: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingChanges:
+    """What one turn changes among the rows that wait for labels of a log.
+
+    Rows with an event time up to ``until`` wait no more; then ``added`` ones begin to. ``named`` are (id, position) of
+    rows that the log gave their first label, ``gone`` of rows that were erased.
+    """
+
+    until: int
+    added: Sequence[Waiting] = ()
+    named: Sequence[tuple[bytes, int]] = ()
+    gone: Sequence[tuple[bytes, int]] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
 
-from perennial.core.records import Decision, Loss, Verdict, Version
+from perennial.core.records import Decision, Loss, Verdict, Version, WaitingChanges
 
 AliasName = Literal["champion", "challenger", "previous"]
 ALIASES: tuple[AliasName, ...] = ("champion", "challenger", "previous")
@@ -153,6 +153,8 @@ class Entry:
         As in :class:`~perennial.core.records.Turn`.
     cpu_seconds : float
         Of training and prediction.
+    waiting : WaitingChanges, optional
+        What it changes among the rows that wait for a label of a log. It is not read back: the rows are.
     """
 
     turn: int
@@ -179,6 +181,7 @@ class Entry:
     staleness: int | None = None
     notes: tuple[str, ...] = ()
     cpu_seconds: float = 0.0
+    waiting: WaitingChanges | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 ``deployment_id`` stands first in every primary key: one database serves many deployments. Instants are microseconds
 since 1970-01-01 UTC in 64-bit integers, digests are text, and NULL in a column of doubles is a NaN, which SQLite cannot
-hold. Rows are added and never changed, but for ``heads``, ``leases``, the end of a segment, and bytes that are erased.
+hold. Rows are added and never changed, but for ``heads``, ``leases``, ``waiting``, the end of a segment, and bytes that
+are erased.
 """
 
 from __future__ import annotations
@@ -187,6 +188,15 @@ segments = _table(
     sa.ForeignKeyConstraint(["deployment_id", "born"], ["turns.deployment_id", "turns.turn"]),
     key=("born", "seq"),
 )
+waiting = _table(
+    "waiting",
+    sa.Column("id", sa.LargeBinary, nullable=False),  # a digest, 16 bytes: ids themselves are in the rows alone
+    _whole("position"),
+    _whole("time"),
+    _flag("named"),  # the log gave it a label
+    _of("deployments"),
+    key=("id", "position"),
+)
 payloads = _table(
     "payloads",
     _text("digest"),
@@ -207,6 +217,7 @@ for _index in (
     (aliases.c.deployment_id, aliases.c.turn),
     (segments.c.deployment_id, segments.c.digest),
     (segments.c.deployment_id, segments.c.dead),
+    (waiting.c.deployment_id, waiting.c.time),
 ):
     sa.Index(None, *_index)
 

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 
 from perennial.core import failpoints
 from perennial.core.errors import ConfigError, LedgerError, nearest
-from perennial.core.records import Verdict
+from perennial.core.records import Verdict, Waiting, WaitingChanges
 from perennial.core.times import micros
 from perennial.ledger import rows
 from perennial.ledger.blobs import BlobStore, open_blobs, verified
@@ -63,6 +63,8 @@ from perennial.ledger.schema import (
 from perennial.ledger.statements import Statements
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
+#: ids that one statement asks for
+_IDS = 5000
 #: turns that one reading transaction fetches: a slow reader holds nothing open
 _PAGE = 500
 
@@ -394,6 +396,8 @@ class SqlLedger:
             self._record(connection, entry)
             for change in entry.aliases:
                 self._move(connection, change, entry.turn)
+            if entry.waiting is not None:
+                self._wait(connection, entry.waiting)
             outdated = [*self._bury(connection, entry), *self._drop_checkpoint(connection, entry)]
             failpoints.reach("commit.inside")
         self._pending.clear()
@@ -437,6 +441,23 @@ class SqlLedger:
     def _past(self, position: str) -> str:
         """A source position as turns keep it: that of a table may hold the key of a row."""
         return hashlib.sha256(position.encode()).hexdigest() if self.forgets and position else position
+
+    def _wait(self, connection: sa.Connection, changes: WaitingChanges) -> None:
+        """Let rows wait for a label of a log, and others no more."""
+        connection.execute(self._say.end_waiting, {"until": changes.until})
+        for statement, made in (
+            (self._say.drop_waiting, [{"of": key, "at": position} for key, position in changes.gone]),
+            (self._say.name_waiting, [{"of": key, "at": position} for key, position in changes.named]),
+            (
+                self._say.add_waiting,
+                [
+                    {"id": row.id, "position": row.position, "time": row.time, "named": row.named}
+                    for row in changes.added
+                ],
+            ),
+        ):
+            if made:
+                connection.execute(statement, made)
 
     def _payloads(self, connection: sa.Connection, entry: Entry) -> list[rows.Row]:
         """A row for all bytes that the turn names and that have none yet, or that shall now outlast a checkpoint."""
@@ -507,6 +528,17 @@ class SqlLedger:
             return []
         connection.execute(self._say.drop_payload, {"gone": old})
         return [old] if row.outside else []
+
+    def waiting(self, ids: Sequence[bytes]) -> dict[bytes, list[Waiting]]:
+        """The rows that wait for a label of a log, of these digests of ids; in order of position."""
+        out: dict[bytes, list[Waiting]] = {}
+        if not ids:
+            return out
+        with self._database.reading() as connection:
+            for first in range(0, len(ids), _IDS):
+                for row in connection.execute(self._say.find_waiting, {"ids": ids[first : first + _IDS]}):
+                    out.setdefault(row.id, []).append(Waiting(row.id, row.position, row.time, row.named))
+        return out
 
     # -- aliases
 
@@ -772,6 +804,9 @@ class SqlLedger:
         row = connection.execute(self._say.turn_range).one()
         if row.n != head.turn + 1 or (row.n and (row.low, row.high) != (0, head.turn)):
             yield _broken(f"{row.n} turns from {row.low} to {row.high} are kept, and the head says {head.turn}")
+        beyond = connection.execute(self._say.last_waiting).scalar()
+        if beyond is not None and beyond >= (taken := connection.execute(self._say.rows).scalar() or 0):
+            yield _broken(f"row {beyond} waits for a label, and {taken} rows were taken")
         last = connection.execute(self._say.last_turn, {"turn": head.turn}).one_or_none()
         if last is not None and (last.position, last.checkpoint) != (self._past(head.position), head.checkpoint):
             yield _broken(f"the head does not stand where turn {head.turn} ended")
@@ -806,7 +841,7 @@ class SqlLedger:
             If somebody reads just now: try again.
         """
         if self._database.dialect == "postgresql":
-            self._database.outside("VACUUM (FULL) payloads")
+            self._database.outside("VACUUM (FULL) payloads, waiting")
         elif self._database.outside("PRAGMA wal_checkpoint(TRUNCATE)"):
             raise StorageError(f"{self._database.where} is being read: the log cannot be emptied", retryable=True)
 

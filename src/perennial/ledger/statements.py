@@ -20,6 +20,7 @@ from perennial.ledger.schema import (
     turns,
     verdicts,
     versions,
+    waiting,
 )
 
 
@@ -89,6 +90,19 @@ class Statements:
             .order_by(turns.c.turn.desc())
             .limit(bindparam("count", type_=sa.Integer))
         )
+
+        # rows that wait for a label of a log
+        one = sa.and_(mine(waiting), waiting.c.id == bindparam("of"), waiting.c.position == bindparam("at"))
+        self.find_waiting = (
+            sa.select(waiting.c.id, waiting.c.position, waiting.c.time, waiting.c.named)
+            .where(mine(waiting), waiting.c.id.in_(bindparam("ids", expanding=True)))
+            .order_by(waiting.c.id, waiting.c.position)
+        )
+        self.add_waiting = add(waiting)
+        self.name_waiting = sa.update(waiting).where(one).values(named=True)
+        self.drop_waiting = sa.delete(waiting).where(one)
+        self.end_waiting = sa.delete(waiting).where(mine(waiting), waiting.c.time <= bindparam("until"))
+        self.last_waiting = sa.select(sa.func.max(waiting.c.position)).where(mine(waiting))
 
         # bytes
         self.payload = sa.select(payloads.c.data, payloads.c.erased_at).where(
@@ -166,6 +180,7 @@ class Statements:
             sa.func.min(turns.c.turn).label("low"),
             sa.func.max(turns.c.turn).label("high"),
         ).where(mine(turns))
+        self.rows = sa.select(sa.func.max(turns.c.first + turns.c.rows)).where(mine(turns))
         self.last_turn = sa.select(turns.c.position, turns.c.checkpoint).where(
             mine(turns), turns.c.turn == bindparam("turn")
         )

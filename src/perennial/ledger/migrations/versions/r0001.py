@@ -91,6 +91,7 @@ def upgrade() -> None:
         ("born", "seq"),
         ("turns", ("born",), ("turn",)),
     )
+    _create("waiting", "id:bytes position:int time:int named:bool", ("id", "position"), _OF_DEPLOYMENT)
     _create(
         "payloads",
         "digest:text size:int kept:bool data:bytes? of_version:text? erased_at:int?",
@@ -104,3 +105,4 @@ def upgrade() -> None:
     _index("aliases", "turn")
     _index("segments", "digest")
     _index("segments", "dead")
+    _index("waiting", "time")
