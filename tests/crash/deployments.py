@@ -29,6 +29,7 @@ from perennial.production import Deployment, Run
 from perennial.production.service import keep_current, leased
 from perennial.production.trainer import SavingTrainer
 from perennial.stream.feed import Position
+from perennial.stream.label_log import id_digest
 from tests.crash.planted import numbers
 
 EVERY = triggers.every("1d")
@@ -76,7 +77,12 @@ def linear() -> Any:
     )  # fmt: skip
 
 
-STRATEGIES = {make.__name__: make for make in (lightgbm, xgboost, sgd, river, linear)}
+def logged() -> Any:
+    """A stateful deployment whose labels come in a log of their own."""
+    return sgd()
+
+
+STRATEGIES = {make.__name__: make for make in (lightgbm, xgboost, sgd, river, linear, logged)}
 
 
 def classes() -> Any:
@@ -120,6 +126,23 @@ def write_stream(folder: Path, *, rows: int = 300, files: int = 3) -> None:
     cuts = np.linspace(0, rows, files + 1).astype(int)
     for i, (low, high) in enumerate(pairwise(cuts)):
         pq.write_table(table.slice(low, high - low), folder / f"{i}.parquet")
+    write_log(folder.parent / "log", table)
+
+
+def write_log(folder: Path, rows: pa.Table) -> None:
+    """What the label of each row turns out to be, some hours later, and for some rows a correction after that."""
+    rng = np.random.default_rng(6)
+    at, y = rows["at"].to_numpy(), rows["y"].to_numpy()
+    known = at + rng.integers(5, 30, len(at)) * np.timedelta64(1, "h")
+    wrong = np.flatnonzero(rng.random(len(at)) < 0.1)
+    lines = pa.table({
+        "id": np.concatenate([np.arange(len(at)), wrong]),
+        "said": np.concatenate([np.where(np.isin(np.arange(len(at)), wrong), ~y, y), y[wrong]]),
+        "known_at": np.concatenate([known, known[wrong] + np.timedelta64(20, "h")]),
+    }).sort_by("known_at")  # fmt: skip
+    folder.mkdir()
+    for i, low in enumerate(range(0, lines.num_rows, 90)):
+        pq.write_table(lines.slice(low, 90), folder / f"{i}.parquet")
 
 
 def deployment(strategy: str, url: str, place: Path) -> Deployment:
@@ -128,10 +151,10 @@ def deployment(strategy: str, url: str, place: Path) -> Deployment:
         return forgetful(strategy, url, place)
     words, log = strategy in ("lightgbm", "linear"), place / "ingest.db"
     source = f"sqlite:///{log}?log=rows" if log.exists() else place / "rows"
-    stream = pn.Stream(
-        source, time="at", target="y", time_zone="UTC", label_delay="7h", lateness="4h", batch="1d", id="id",
-        drop=() if words else ("word",),
-    )  # fmt: skip
+    labels: dict[str, Any] = {"target": "y", "label_delay": "7h", "drop": () if words else ("word",)}
+    if strategy == "logged":
+        labels = {"target": "said", "labels": place / "log", "label_wait": "3d", "drop": ("word", "y")}
+    stream = pn.Stream(source, time="at", time_zone="UTC", lateness="4h", batch="1d", id="id", **labels)
     return Deployment(
         name=place.name, stream=stream, strategy=STRATEGIES[strategy](), ledger=url, blobs=place / "blobs",
         retention=timedelta(days=6), trust=Trust(pickle=strategy == "river"),
@@ -178,6 +201,7 @@ def remembered(made: Deployment) -> dict[str, Any]:
         return {
             "entries": entries, "versions": versions, "predictions": held, "wrong": wrong,
             "segments": ledger.segments(), "aliases": ledger.alias_history(),
+            "waiting": ledger.waiting([id_digest(row) for row in range(300)]),
         }  # fmt: skip
 
 

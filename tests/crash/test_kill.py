@@ -20,8 +20,8 @@ from tests import postgres
 from tests.crash import deployments
 
 #: databases, strategies and learners, covered in pairs
-PAIRS = [("sqlite", name) for name in deployments.STRATEGIES] + [("postgres", "lightgbm"), ("postgres", "xgboost"),
-                                                                  ("postgres", "sgd")]  # fmt: skip
+PAIRS = [("sqlite", name) for name in deployments.STRATEGIES]
+PAIRS += [("postgres", name) for name in ("lightgbm", "xgboost", "sgd", "logged")]
 
 
 @contextmanager

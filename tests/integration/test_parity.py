@@ -102,7 +102,7 @@ def run(made):
 def same_as_replayed(made, folder):
     """Assert that what the ledger holds is what a backtest gives, bit for bit."""
     versions = 0
-    with SqlLedger.open(made.ledger, made.name, create=False) as ledger:
+    with SqlLedger.open(made.ledger, made.name, blobs=made.blobs, create=False) as ledger:
         saved = {s.version.number: s for s in ledger.versions()}
         entries = ledger.entries()
         for turn in replayed(made, folder):

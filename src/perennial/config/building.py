@@ -224,6 +224,7 @@ def _stream(config: Config, folder: Path, reads: bool) -> Stream:
         within=label.within,
         absent=label.absent,
         positives_wait=label.positives_wait,
+        label_wait=label.wait,
         positive=given.positive,
         batch=given.batch,
         features=given.features.build if given.features is not None else None,

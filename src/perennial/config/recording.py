@@ -87,6 +87,7 @@ def _stream(stream: Any) -> dict[str, Any]:
         "within": stream.within,
         "absent": stream.absent,
         "positives_wait": None if stream.positives_wait else False,
+        "wait": stream.label_wait,
     }
     features = stream.features
     plain = ("time", "time_zone", "id", "key", "weight", "group", "batch", "lateness", "positive")

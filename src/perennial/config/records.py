@@ -40,6 +40,8 @@ class Label(Arguments):
     """With `within`: the label that silence means."""
     positives_wait: bool = True
     """With `within`: whether the other labels wait as long."""
+    wait: Span | None = None
+    """With a label log, `labels`: how long after its event a row may still get a label from it."""
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -47,6 +49,8 @@ class Label(Arguments):
             raise ConfigError("delay", self.delay, "`known_at` already says when labels are known: give one of the two")
         if (self.within is None) != (self.absent is None):
             raise ConfigError("within", self.within, "`within` and `absent` go together, e.g. within: 90d, absent: 0")
+        if self.wait is not None and self.within is not None and self.wait < self.within:
+            raise ConfigError("wait", self.wait, "silence is a label after `within`: wait at least as long")
         return self
 
 
@@ -93,7 +97,7 @@ class Stream(Record):
     positive: Class | None = None
     """The class that metrics of two classes are about."""
     labels: str | None = None
-    """A log of labels that arrived apart from their rows."""
+    """A log of labels that arrived apart from their rows: files, or a table."""
 
 
 class Made(Record):

@@ -47,7 +47,7 @@ class Deployment:
         What a mistake and a training cost, for the margin of a gate that states none.
     quality : Quality, optional
         What a batch must hold to be learned from.
-    train_latency, label_wait : timedelta
+    train_latency : timedelta
         As for :class:`~perennial.engine.Engine`.
     retention : timedelta or "none", optional
         How long rows are kept beyond what the strategy needs, for ``reproduce``; for ever unless given. ``"none"``
@@ -78,7 +78,6 @@ class Deployment:
     prices: Prices | None = None
     quality: Quality = field(default_factory=Quality)
     train_latency: timedelta = timedelta(0)
-    label_wait: timedelta = timedelta(0)
     retention: timedelta | Literal["none"] | None = None
     seed: int = 0
     trust: Trust = field(default_factory=Trust)
@@ -87,10 +86,6 @@ class Deployment:
 
     def __post_init__(self) -> None:
         check_can_update(self.strategy, self.learner)
-        if self.stream.labels is not None:
-            raise ConfigError(
-                "labels", str(self.stream.labels), "a run takes labels from the rows: join the log to them"
-            )
         learner = self.learner
         if isinstance(learner, Pickled) and learner.needs_pickle and not self.trust.pickle:
             raise ConfigError(
@@ -133,7 +128,7 @@ class Deployment:
             trainer=trainer,
             label_delay=least_delay(self.stream),
             train_latency=self.train_latency,
-            label_wait=self.label_wait,
+            label_wait=self.stream.waits,
             seed=self.seed,
             gate=None if self.observe else self.gate,
             quality=replace(self.quality, discreet=True) if self.forgets else self.quality,

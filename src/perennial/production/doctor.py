@@ -99,7 +99,8 @@ def _source(deployment: Deployment, state: State) -> Iterator[Finding]:
         intake = Intake(deployment.stream, deployment.learner.task)
         intake.restore(state.part("intake"))
         intake.refresh()
-        intake.look()
+        bounds = intake.look()
+        intake.look_at_log(bounds.start if bounds is not None else intake.newest)
     yield from wrong
 
 

@@ -33,6 +33,7 @@ class Metrics:
         self._rows = counter("rows", "Rows taken.")
         self._joined = counter("labels", "Labels joined.")
         self._late = counter("late_rows", "Rows that came late.")
+        self._passed_over = counter("labels_passed_over", "Labels of the log that came too late, or of no row.")
         self._cpu = counter("cpu_seconds", "CPU seconds of training and prediction.")
         self._trainings = counter("trainings", "Versions trained.")
         self._verdicts = counter("verdicts", "Verdicts of the gate.", "outcome")
@@ -50,6 +51,7 @@ class Metrics:
             self._rows.labels(name).inc(facts["rows"])
             self._joined.labels(name).inc(facts["joined"])
             self._late.labels(name).inc(facts["late"])
+            self._passed_over.labels(name).inc(facts["labels_passed_over"])
             self._cpu.labels(name).inc(facts["cpu_seconds"])
             self._done.labels(name).set_to_current_time()
             if facts["loss"] is not None:

@@ -8,21 +8,22 @@ finds the last turn whole, does the next one again from the same rows, and gets 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, final
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from perennial.core.errors import ConfigError, LedgerError
 from perennial.core.failpoints import reach
 from perennial.core.features import Features
 from perennial.core.protocols import Learner
-from perennial.core.records import Appoint, Batch, Close, Lesson, Tick, Turn, Version
+from perennial.core.records import Appoint, Batch, Close, Lesson, Revisions, Tick, Turn, Version, WaitingChanges
 from perennial.core.state import State, Stored
-from perennial.core.times import EPOCH, iso, micros
+from perennial.core.times import EPOCH, NEVER, iso, micros, moment
 from perennial.engine import Engine, Event
 from perennial.gate import Gate
 from perennial.learners.golden import golden_set
@@ -36,6 +37,7 @@ from perennial.production.forgetting import Waiting
 from perennial.production.trainer import SavingTrainer
 from perennial.stream.calendar import Calendar
 from perennial.stream.intake import Arrived, Bounds, Intake
+from perennial.stream.label_log import id_digest
 
 #: how differently champion and challenger are taken to see rows, where nothing is known yet: the share of rows that one
 #: of them gets wrong, and for a regression the spread of the differences of errors, in mean errors of the champion
@@ -96,7 +98,9 @@ class Run:
         head = self._ledger.head()
         self._turn = head.turn + 1
         self._intent: dict[str, Any] | None = json.loads(head.intent) if head.intent else None
-        self._intake = Intake(self._deployment.stream, self._learner.task)
+        self._intake = Intake(
+            self._deployment.stream, self._learner.task, find=self._ledger.waiting, forgiving=self._deployment.accept
+        )
         self._engine: Engine | None = None
         self._aliases = {name: self._ledger.alias(name) for name in ALIASES}
         self._alive = self._ledger.segments()
@@ -167,9 +171,10 @@ class Run:
                 f"deployment {self._deployment.name!r} was run to the end of its recording and closed, and now there "
                 "are more rows: begin a deployment of another name, without --until-end"
             )
-        arrived = self._intake.take(bounds)  # rows that break a rule are told before any bounds are fixed
+        lines = self._intake.look_at_log(bounds.start)
+        arrived = self._intake.take(bounds, lines)  # rows that break a rule are told before any bounds are fixed
         reach("intent.before")
-        self._intend({"batch": [bounds.start, bounds.rows, bounds.ahead]})
+        self._intend({"batch": [bounds.start, bounds.rows, bounds.ahead]} | _fixed(lines))
         self._batch(arrived)
         return True
 
@@ -179,37 +184,47 @@ class Run:
         On a calendar, a batch whose time is over is taken with the rows it has, and a time without rows is a tick:
         labels that became known by its beginning are joined, and schedules fire. Both are fixed in the ledger before
         they happen, so the clock decides each once. Only a stream that is alive is treated so, one whose newest row is
-        no older than the two batches before: a recording that is played back has its own pace.
+        no older than the two batches before, or a label of its log: a recording that is played back has its own pace.
         """
         calendar = self._deployment.stream.calendar
         newest = self._intake.newest_seen
         if not isinstance(calendar, Calendar) or newest is None or self._closed:
             return False
         start, _, oldest = _starts(calendar, micros(now - EPOCH), self._intake.zone)
-        if newest < oldest:
+        if newest < oldest and not self._intake.log_tells(oldest, start):
             return False
         pending = self._intake.pending_start
         if pending is not None:
             return pending < start and self._step(True)
         if self._engine is None or self._now is None or self._now >= start:
             return False
-        self._intend({"tick": start})
-        self._event("tick", Tick(now=start))
+        lines = self._intake.look_at_log(start)
+        revisions = self._intake.tick(lines, start)
+        self._intend({"tick": start} | _fixed(lines))
+        self._tick(start, revisions)
         return True
+
+    def _tick(self, start: int, revisions: Revisions | None) -> None:
+        assert self._engine is not None
+        if revisions is not None:
+            self._engine.deliver(revisions, self._intake.labels)
+        self._event("tick", Tick(now=start))
 
     def close(self) -> None:
         """The recording ends here: every label that its rows brought is joined, and nothing more is trained."""
         if self._engine is None or self._closed:
             return
         last = self._intake.newest
+        lines = self._intake.look_at_log(NEVER)
+        tail = self._intake.tail(lines)
         if self._deployment.stream.within is None:  # silence cannot be told from a late label beyond the last row
-            last = max(last, self._engine.last_label())
-        self._intend({"close": last})
-        self._end(last)
+            last = max(last, self._engine.last_label(), -NEVER if tail is None else int(tail.known_at[-1]))
+        self._intend({"close": last} | _fixed(lines))
+        self._end(last, tail)
 
-    def _end(self, at: int) -> None:
+    def _end(self, at: int, tail: Revisions | None) -> None:
         assert self._engine is not None
-        if (tail := self._intake.tail()) is not None:
+        if tail is not None:
             self._engine.deliver(tail, self._intake.labels)
         self._event("close", Close(now=at))
 
@@ -232,15 +247,17 @@ class Run:
     def _again(self, intent: dict[str, Any]) -> bool:
         """The turn whose bounds an earlier process had fixed."""
         self._intent = None
+        lines = intent.get("labels")
+        self._intake.fetch_log(lines)
         if "tick" in intent:
-            self._event("tick", Tick(now=intent["tick"]))
+            self._tick(intent["tick"], self._intake.tick(lines, intent["tick"]))
         elif "close" in intent:
-            self._end(intent["close"])
+            self._end(intent["close"], self._intake.tail(lines))
         else:
             start, rows, ahead = intent["batch"]
             bounds = Bounds(start=start, rows=rows, ahead=ahead)
             self._intake.fetch(bounds)
-            self._batch(self._intake.take(bounds))
+            self._batch(self._intake.take(bounds, lines))
         return True
 
     def _batch(self, arrived: Arrived) -> None:
@@ -344,12 +361,22 @@ class Run:
         batch = tables.from_bytes(self._ledger.get(segment.digest)).combine_chunks()
         first = segment.first if self._deployment.forgets else None
         digest = self._ledger.put(erasing.blanked(batch, rows, first=first), raw=True)
-        self._engine.erase(segment.first + np.flatnonzero(rows), {segment.digest: digest})
+        position = segment.first + np.flatnonzero(rows)
+        self._engine.erase(position, {segment.digest: digest})
+        self._intake.forget(position)
+        ids = batch.column("id").filter(pa.array(rows)).to_pylist() if "id" in batch.schema.names else []
+        gone = [(id_digest(one), row) for one, row in zip(ids, position.tolist(), strict=False) if one is not None]
         fresh = replace(segment, digest=digest)
-        self._note_turn(f"{int(rows.sum()):,} rows of one subject were erased", fresh, (segment.digest,))
+        self._note_turn(f"{int(rows.sum()):,} rows of one subject were erased", fresh, (segment.digest,), gone)
         self._alive[self._alive.index(segment)] = fresh
 
-    def _note_turn(self, note: str, segment: Segment | None = None, released: tuple[str, ...] = ()) -> None:
+    def _note_turn(
+        self,
+        note: str,
+        segment: Segment | None = None,
+        released: tuple[str, ...] = (),
+        gone: Sequence[tuple[bytes, int]] = (),
+    ) -> None:
         """A turn that changes what is kept, and nothing else."""
         now = self._now if self._now is not None else 0
         state = self._whole_state(now, self._closed)
@@ -365,6 +392,7 @@ class Run:
             segment=segment,
             released=released,
             notes=(note,),
+            waiting=WaitingChanges(until=-NEVER, gone=gone) if gone else None,
         )
         self._ledger.commit(self._lease, entry)
         self._turn += 1
@@ -440,8 +468,9 @@ class Run:
             quarantined=turn.quarantined,
             late=turn.late,
             staleness=turn.staleness,
-            notes=turn.notes,
+            notes=(*turn.notes, *(self._intake.notes() if kind != "operator" else ())),
             cpu_seconds=turn.train_cpu_seconds + turn.predict_cpu_seconds,
+            waiting=self._intake.waiting(now) if kind != "operator" else None,
         )
         try:
             ledger.commit(self._lease, entry)
@@ -627,6 +656,7 @@ class Run:
             "loss": _mean(turn),
             "joined": len(turn.joined.position),
             "late": entry.late,
+            "labels_passed_over": self._intake.passed_over if entry.kind != "operator" else 0,
             "cpu_seconds": round(entry.cpu_seconds, 6),
         }
         self._tell("turn", {**common, **facts})
@@ -649,6 +679,11 @@ class Run:
             self._tell("quarantined", {**common, "reason": entry.quarantined})
         for note in entry.notes:
             self._tell("note", {**common, "note": note})
+
+
+def _fixed(lines: int | None) -> dict[str, int]:
+    """How much of the label log a turn takes, for its intent; nothing without a log."""
+    return {} if lines is None else {"labels": lines}
 
 
 def _starts(calendar: Calendar, now: int, zone: str) -> tuple[int, int, int]:

@@ -88,6 +88,7 @@ class Job:
                 self.prepared.zone,
                 canonical([self.label_delay, self.closes_at, self.train_latency, self.seed, self.quality, self.gate]),
                 *self._gate_key(),
+                *([canonical(self.label_wait)] if self.label_wait else ()),
             )
         except Unhashable:
             return None

@@ -61,12 +61,17 @@ def truth(prepared: Prepared, task: TaskKind, closes_at: int) -> Truth:
 
 
 def longest_wait(prepared: Prepared, task: TaskKind) -> timedelta:
-    """How long after its event a row without a label got one from the log, at most; zero without a log."""
+    """How long after its event a row got its first label from the log, at most; zero without a log.
+
+    Where `label_wait` says how long a row may wait, it is that.
+    """
+    if prepared.label_wait is not None:
+        return prepared.label_wait
     later = _revisions(prepared)
     if not later:
         return timedelta(0)
     own = prepared.labels(task)
-    waits = [known - int(own.time[position]) for position, known, _ in later if own.known_at[position] == NEVER]
+    waits = [known - int(own.time[position]) for position, known, _ in later if known < own.known_at[position]]
     return timedelta(microseconds=max(waits, default=0))
 
 

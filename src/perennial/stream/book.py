@@ -245,7 +245,43 @@ class Book:
         labels = revisions.codes if self._by_code else revisions.values
         assert labels is not None
         self._label_values = label_values
-        self._schedule(revisions.known_at, revisions.position, labels, own=False)
+        known_at, position = revisions.known_at, revisions.position
+        if revisions.replaces is not None:
+            left = ~self._settle(known_at, position, labels, revisions.replaces)
+            known_at, position, labels = known_at[left], position[left], labels[left]
+        self._schedule(known_at, position, labels, own=False)
+
+    def _settle(
+        self,
+        known_at: NDArray[np.int64],
+        position: NDArray[np.int64],
+        labels: NDArray[Any],
+        replaces: NDArray[np.bool_],
+    ) -> NDArray[np.bool_]:
+        """Let labels take the place of those that came with their rows and are on their way; says which did, (r,).
+
+        A label that is known earlier stays: what is said later revises it.
+        """
+        order = np.flatnonzero(replaces)[np.argsort(position[replaces], kind="stable")]
+        wanted = position[order]
+        done = np.zeros(len(position), dtype=np.bool_)
+        for due in self._heap:
+            if not due.own or not len(wanted) or wanted[-1] < due.first:
+                continue
+            left = slice(due.done, None)
+            at = np.searchsorted(wanted, due.position[left]).clip(max=len(wanted) - 1)
+            mine = (wanted[at] == due.position[left]) & (due.known_at[left] >= known_at[order[at]])
+            if not mine.any():
+                continue
+            new = order[at[mine]]
+            instants, values = due.known_at[left].copy(), due.labels[left].copy()
+            instants[mine], values[mine] = known_at[new], labels[new]
+            again = np.lexsort((due.position[left], instants))
+            due.known_at, due.position, due.labels = instants[again], due.position[left][again], values[again]
+            due.done, due.next_at = 0, int(due.known_at[0])
+            done[new] = True
+        heapq.heapify(self._heap)
+        return done
 
     def _schedule(
         self, known_at: NDArray[np.int64], position: NDArray[np.int64], labels: NDArray[Any], *, own: bool

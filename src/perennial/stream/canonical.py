@@ -88,6 +88,7 @@ class Canonical:
             absent=stream.absent,
             positives_wait=stream.positives_wait,
             log=label_log,
+            wait=stream.span("label_wait"),
         )
         self._has_log = label_log is not None
         self._features = [n for n in types if n not in stream.roles.values() and n not in stream.drop]

@@ -128,6 +128,13 @@ class Owned(Growing, Protocol):
         ...
 
 
+def known_files(feed: Growing, position: Position) -> list[list[Any]]:
+    """Files up to a position, with the sizes of those before it: what is read behind it may still grow."""
+    known = feed.known if isinstance(feed, Feed) else {}
+    at = position.file
+    return [[name, size if name < at else None] for name, size in sorted(known.items()) if name <= at]
+
+
 def feed_of(source: Any) -> Growing:
     """What follows a source: files, or a table or an ingest log of a database where it is a URL.
 

@@ -17,13 +17,14 @@ import pyarrow.ipc
 from numpy.typing import NDArray
 
 from perennial.core.errors import DataError
-from perennial.core.records import Batch, Label, Revisions, TaskKind
+from perennial.core.records import Batch, Label, Revisions, TaskKind, WaitingChanges
 from perennial.core.state import State, Stored
-from perennial.core.times import moment
+from perennial.core.times import NEVER, moment
 from perennial.stream.calendar import Calendar
 from perennial.stream.canonical import Canonical, wanted_types
 from perennial.stream.encoding import Encoder
-from perennial.stream.feed import Feed, Growing, OffsetGone, Owned, Position, Run, feed_of
+from perennial.stream.feed import Feed, Growing, OffsetGone, Owned, Position, Run, feed_of, known_files
+from perennial.stream.label_log import Find, LabelLog, Rows
 from perennial.stream.prepared import Labels, Piece
 from perennial.stream.settings import Stream
 from perennial.stream.sources import Part
@@ -173,11 +174,24 @@ class Intake:
         Whether labels are classes or numbers.
     feed : Growing, optional
         The source; the stream's own unless given.
+    find : callable, optional
+        Looks up rows of earlier batches that wait for a label of the log; there are none unless given.
+    forgiving : bool
+        Pass over labels of the log that were known before their event, instead of raising an error.
     """
 
-    def __init__(self, stream: Stream, task: TaskKind, feed: Growing | None = None) -> None:
-        self._stream, self._task = stream, task
+    def __init__(
+        self,
+        stream: Stream,
+        task: TaskKind,
+        feed: Growing | None = None,
+        *,
+        find: Find = lambda _: {},
+        forgiving: bool = False,
+    ) -> None:
+        self._stream, self._task, self._find = stream, task, find
         self._feed = feed or feed_of(stream.source)
+        self._log = LabelLog(stream, forgiving=forgiving) if stream.labels is not None else None
         self._types: dict[str, Any] = {}
         self._canon: Canonical | None = None
         self._labels: Labels | None = None
@@ -237,26 +251,32 @@ class Intake:
 
     def _open(self, types: Mapping[str, Any]) -> None:
         self._types = dict(types)
-        self._canon = Canonical(self._stream, types, ())
+        log_type = self._log.label_type if self._log is not None else None
+        self._canon = Canonical(self._stream, types, (), log_type=log_type)
         self._labels = Labels(self._task, str(self._canon.label_type))
 
     # ------------------------------------------------------------------ what comes
 
     def changed(self) -> bool:
         """Whether the source may hold more than at the last look: cheap."""
-        return self._feed.is_new(self._seen)
+        rows = self._feed.is_new(self._seen)
+        return (self._log is not None and self._log.changed()) or rows
 
     def refresh(self) -> None:
         """Look at the source anew from the position on."""
         self._canonical.rewind()
         self._pending = _Pending()
         self._runs = self._feed.read(self.position, self._types, grows=self._grows)
+        if self._log is not None:
+            self._log.refresh()
 
     def ends(self) -> None:
         """The source grows no more: a last line without an end is whole."""
         if self._grows:
             self._grows = False
             self.refresh()
+        if self._log is not None:
+            self._log.ends()
 
     def look(self, *, to_the_end: bool = False) -> Bounds | None:
         """The bounds of the next batch; None while it is not whole.
@@ -277,6 +297,28 @@ class Intake:
             if not self._more():
                 return self._whole(last=to_the_end)
         return bounds
+
+    def look_at_log(self, now: int) -> int | None:
+        """How many lines of the label log the turn at ``now`` takes; None without a log.
+
+        Raises
+        ------
+        OffsetGone, DataError
+            As :meth:`look`, of the log.
+        """
+        return None if self._log is None else self._log.look(now)
+
+    def log_tells(self, since: int, until: int) -> bool:
+        """Whether the log holds a label that became known in ``[since, until]`` and is not joined."""
+        if self._log is None:
+            return False
+        self._log.look(until)
+        return self._log.tells(since, until)
+
+    def fetch_log(self, lines: int | None) -> None:
+        """Read as many lines of the log as a turn that was fixed before takes; raises ``OffsetGone`` if it cannot."""
+        if self._log is not None and lines is not None:
+            self._log.fetch(lines)
 
     def fetch(self, bounds: Bounds) -> None:
         """Read as many rows as bounds that were fixed before want.
@@ -330,8 +372,10 @@ class Intake:
             open_ended |= rows + ahead == held
         return None if open_ended and not last else Bounds(start=pending.start, rows=rows, ahead=ahead)
 
-    def take(self, bounds: Bounds) -> Arrived:
+    def take(self, bounds: Bounds, lines: int | None = None) -> Arrived:
         """The batch of bounds that :meth:`look` gave or :meth:`fetch` made sure of; the position moves behind it.
+
+        ``lines`` of the label log are taken with it.
 
         Raises
         ------
@@ -349,6 +393,9 @@ class Intake:
             taken = canon.take(rows, time, origin, looked=looked)
             table = self._features(taken.features, before, n, ahead)
             columns, _ = canon.encode(table)
+            if self._log is not None:
+                met = Rows(ids=taken.others["id"].to_pylist(), first=first, time=time)
+                self._match(lines, met, bounds.start, canon.newest)
         except DataError:
             self._canon = None  # half taken: it must be restored before it goes on
             raise
@@ -382,31 +429,79 @@ class Intake:
         self._built = table.slice(n) if table.num_rows > n else None
         return table.slice(0, n).combine_chunks()
 
-    def _revisions(self, now: int, first: int) -> Revisions | None:
-        """Labels known by ``now`` that came later than silence, of rows before position ``first``."""
-        due = [entry for entry in self._later if entry[1] <= now and entry[0] < first]
-        if not due:
-            return None
-        self._later = [entry for entry in self._later if entry[1] > now or entry[0] >= first]
-        return self._told(due)
-
-    def tail(self) -> Revisions | None:
-        """All labels that came later than silence and that no batch has brought; they are given once."""
-        due, self._later = self._later, []
-        return self._told(due) if due else None
-
-    def _told(self, due: list[tuple[int, int, Label]]) -> Revisions:
+    def _match(self, lines: int | None, rows: Rows | None, now: int, newest: int) -> None:
+        assert self._log is not None
         assert self._labels is not None
-        due.sort(key=lambda entry: entry[1])  # stable: of labels known at once, the row that came first is first
-        position, known_at, labels = zip(*due, strict=True)
+        self._log.take(lines or 0, rows, self._find, self._labels, self._canonical.label_type, now, newest)
+
+    def tick(self, lines: int | None, now: int) -> Revisions | None:
+        """Labels of the log that became known by ``now``, where no rows come; ``lines`` of it are taken.
+
+        Raises
+        ------
+        DataError
+            If they break a rule.
+        """
+        if self._log is None:
+            return None
+        self._match(lines, None, now, self.newest)
+        return self._revisions(now, self.rows)
+
+    def _revisions(self, now: int, first: int) -> Revisions | None:
+        """Labels known by ``now`` that came later than silence or in the log, of rows before position ``first``."""
+        due = [entry for entry in self._later if entry[1] <= now and entry[0] < first]
+        if due:
+            self._later = [entry for entry in self._later if entry[1] > now or entry[0] >= first]
+        return self._told(due, now, first)
+
+    def tail(self, lines: int | None = None) -> Revisions | None:
+        """All labels that came later than silence or in the log and that no batch has brought; they are given once.
+
+        ``lines`` of the log are taken.
+        """
+        if self._log is not None:
+            self._match(lines, None, NEVER, NEVER)
+        due, self._later = self._later, []
+        return self._told(due, NEVER, self.rows)
+
+    def _told(self, due: list[tuple[int, int, Label]], now: int, first: int) -> Revisions | None:
+        """Labels that came later than silence, and those of the log that are due, in order of their instants."""
+        assert self._labels is not None
+        log = self._log.due(now, first) if self._log is not None else None
+        if not due and (log is None or not len(log.position)):
+            return None
+        position, known_at, labels = zip(*due, strict=True) if due else ((), (), ())
+        where, at = np.array(position, dtype=np.int64), np.array(known_at, dtype=np.int64)
         found = self._labels.codes(pa.array(labels, type=self._canonical.label_type))
+        replaces = np.zeros(len(at), dtype=np.bool_)
+        if log is not None:
+            where, at = np.concatenate([where, log.position]), np.concatenate([at, log.known_at])
+            found = np.concatenate([found, log.label.astype(found.dtype)])
+            replaces = np.concatenate([replaces, log.replaces])
+        order = np.argsort(at, kind="stable")  # of labels known at once, the row that came first is first
         by_code = self._task == "classification"
         return Revisions(
-            position=np.array(position, dtype=np.int64),
-            known_at=np.array(known_at, dtype=np.int64),
-            codes=found if by_code else None,
-            values=None if by_code else found,
+            position=where[order],
+            known_at=at[order],
+            codes=found[order] if by_code else None,
+            values=None if by_code else found[order],
+            replaces=replaces[order] if replaces.any() else None,
         )
+
+    # ------------------------------------------------------------------ rows that wait for a label of the log
+
+    def waiting(self, now: int) -> WaitingChanges | None:
+        """What the turn that was taken last, at ``now``, changes among the rows that wait; None without a log."""
+        return None if self._log is None else self._log.changes(now)
+
+    @property
+    def passed_over(self) -> int:
+        """Labels of the log that the last turn passed over: too late, of no row, or known before their event."""
+        return 0 if self._log is None else self._log.passed_over
+
+    def notes(self) -> tuple[str, ...]:
+        """What the last turn passed over of the log, in words."""
+        return () if self._log is None else self._log.notes()
 
     def _reading(self) -> _Reading:
         assert self._labels is not None
@@ -427,20 +522,17 @@ class Intake:
         plain = {
             "position": self.position.to_plain(), "types": types, "labels": list(self.labels), "floor": self._floor,
             "later": [list(entry) for entry in self._later],
-            "files": self._files(),
+            "files": known_files(self._feed, self.position),
         }  # fmt: skip
-        return State.join(State(plain=plain, arrays=sink), canon.state().under("canon"))
-
-    def _files(self) -> list[list[Any]]:
-        """Files up to the position, with the sizes of those before it: what is read behind it may still grow."""
-        known = self._feed.known if isinstance(self._feed, Feed) else {}
-        at = self.position.file
-        return [[name, size if name < at else None] for name, size in sorted(known.items()) if name <= at]
+        own = State.join(State(plain=plain, arrays=sink), canon.state().under("canon"))
+        return own if self._log is None else State.join(own, self._log.state().under("log"))
 
     def restore(self, state: State) -> None:
         """Go on from what :meth:`state` gave."""
         plain = state.plain
         schema = pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(plain["types"])))
+        if self._log is not None and "log" in state.plain:  # else the log is new: it is read from its start
+            self._log.restore(state.part("log"))
         self._open({field.name: field.type for field in schema})
         assert self._canon is not None
         assert self._labels is not None
@@ -488,6 +580,13 @@ class Intake:
         gone = self._feed.erase(str(self._stream.key), [key])
         self.refresh()
         return gone
+
+    def forget(self, position: NDArray[np.int64]) -> None:
+        """Forget labels that are on their way to rows at these positions, apart from them."""
+        gone = set(position.tolist())
+        self._later = [entry for entry in self._later if entry[0] not in gone]
+        if self._log is not None:
+            self._log.forget(position)
 
     def stored(self, segment: bytes, name: str) -> Stored:
         """Rows of the store, in the terms of this intake."""

@@ -59,6 +59,8 @@ class LabelRule:
         Silence, as in :class:`~perennial.stream.settings.Stream`.
     log : mapping from id to entries, optional
         Labels from a separate log, each row's in the order in which they became known.
+    wait : timedelta, optional
+        Entries of the log that became known later than this after the event are passed over.
     """
 
     def __init__(
@@ -70,16 +72,19 @@ class LabelRule:
         absent: Label | None,
         positives_wait: bool,
         log: dict[Any, list[Entry]] | None = None,
+        wait: timedelta | None = None,
     ) -> None:
         self._dtype = dtype
         self._delay = micros(delay)
         self._within = None if within is None else micros(within)
         self._absent = None if within is None else _like(absent, dtype)
         self._wait = positives_wait
+        self._longest = None if wait is None else micros(wait)
         self._log = log or {}
         self._rows_of: dict[Any, int] = {}
         self._later: list[tuple[int, int, Label]] = []
         self.contradicted = 0  #: labels other than silence's that never became known
+        self.passed_over = 0  #: labels of the log that became known too long after their event
 
     @property
     def later(self) -> list[tuple[int, int, Label]]:
@@ -139,13 +144,10 @@ class LabelRule:
             if (entries := self._log.get(row_id)) is None:
                 continue
             if (other := self._rows_of.setdefault(row_id, first + i)) != first + i:
-                raise DataError(f"the label log names id {row_id!r}, which rows {other} and {first + i} both have")
+                raise DataError(had_by_both(row_id, other, first + i))
             if entries[0].known_at < time[i]:
-                raise DataError(
-                    f"the label log knows the label of id {row_id!r} at {moment(entries[0].known_at)}, before its "
-                    f"event at {moment(int(time[i]))}: correct the log"
-                )
-            now, later = self._split(entries, int(time[i]))
+                raise DataError(known_before_event(row_id, entries[0].known_at, int(time[i])) + ": correct the log")
+            now, later = self._split(self._in_time(entries, int(time[i])), int(time[i]), int(known_at[i]))
             if now is not None:
                 said[i] = now
             self._later += [(first + i, entry.known_at, entry.label) for entry in later]
@@ -159,17 +161,35 @@ class LabelRule:
         values = pa.array([entry.label for entry in said.values()], type=self._dtype)
         return pc.replace_with_mask(labels, pa.array(mask), values), known_at
 
-    def _split(self, entries: list[Entry], time: int) -> tuple[Entry | None, list[Entry]]:
-        """What a row's own label becomes (None: stays), and what comes later."""
+    def _in_time(self, entries: list[Entry], time: int) -> list[Entry]:
+        """The entries that a row waits for."""
+        if self._longest is None:
+            return entries
+        kept = [entry for entry in entries if entry.known_at <= time + self._longest]
+        self.passed_over += len(entries) - len(kept)
+        return kept
+
+    def _split(self, entries: list[Entry], time: int, own: int) -> tuple[Entry | None, list[Entry]]:
+        """What a row's own label, which is known at ``own``, becomes (None: stays), and what comes later."""
         if self._within is None:
             return None, entries
+        if not self._wait:  # a label that was known before the log said anything was learned by then
+            return (entries[0], entries[1:]) if entries and entries[0].known_at <= own else (None, entries)
         silence = time + self._within
         timely = sum(entry.known_at <= silence for entry in entries)
         if not timely:
             return None, entries
-        if self._wait:
-            return Entry(silence, entries[timely - 1].label), entries[timely:]
-        return entries[0], entries[1:]
+        return Entry(silence, entries[timely - 1].label), entries[timely:]
+
+
+def known_before_event(row_id: Any, known_at: int, time: int) -> str:
+    """What is wrong with an entry of a log, in words."""
+    return f"the label log knows the label of id {row_id!r} at {moment(known_at)}, before its event at {moment(time)}"
+
+
+def had_by_both(row_id: Any, one: int, other: int) -> str:
+    """What is wrong with an id, in words."""
+    return f"the label log names id {row_id!r}, which rows {one} and {other} both have"
 
 
 def read_log(ids: list[Any], labels: list[Any], known_at: NDArray[np.int64]) -> dict[Any, list[Entry]]:

@@ -27,6 +27,7 @@ from perennial.stream.canonical import Canonical, least_delay, wanted_types
 from perennial.stream.encoding import content_of
 from perennial.stream.instants import Instants
 from perennial.stream.joining import Entry, label_type, read_log
+from perennial.stream.label_log import log_columns, log_types
 from perennial.stream.prepared import (
     BATCH_FIRST,
     BATCH_START,
@@ -148,6 +149,7 @@ class _Pass:
             label_rule=stream.label_rule + (", those of the rows at once" if self._implicit_beside_log else ""),
             implicit_delay=stream.implicit_delay or self._implicit_beside_log,
             label_delay=least_delay(stream),
+            label_wait=stream.span("label_wait"),
             positive=stream.positive,
             stats={column.name: column for column in canon.encoder.stats},
             late_rows=self._late,
@@ -180,6 +182,11 @@ class _Pass:
             )
         if self._log is not None and self._canon.rule.unknown_ids:
             out.append(f"{self._canon.rule.unknown_ids} ids of the label log are those of no row")
+        if self._canon.rule.passed_over:
+            out.append(
+                f"{self._canon.rule.passed_over} of the label log's labels became known more than `label_wait` after "
+                "their event and were passed over"
+            )
         if self._late:
             out.append(f"{self._late} rows came late")
         return tuple(out)
@@ -194,14 +201,11 @@ def _label_log(stream: Stream) -> _Log | None:
     if stream.labels is None:
         return None
     source = open_source(stream.labels, "labels")
-    columns = {"id": str(stream.id), "target": str(stream.target), "known_at": stream.known_at or "known_at"}
+    columns = log_columns(stream)
     while True:
-        types = source.types((), [columns["known_at"]])
-        for setting, column in columns.items():
-            if column not in types:
-                raise ConfigError(setting, column, f"the label log has no such column: {nearest(column, types)}")
+        types = log_types(stream, source)
         try:
-            blocks = list(source.blocks({column: types[column] for column in columns.values()}))
+            blocks = list(source.blocks(types))
         except Widened:
             continue
         break

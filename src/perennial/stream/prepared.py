@@ -86,6 +86,8 @@ class Prepared:
         The class that metrics of two classes are about, as the user stated it.
     stats : dict
         What each feature column holds.
+    label_wait : timedelta or None
+        How long after its event a row may get a label from the log, if that was stated.
     late_rows, revisions : int
         Rows that came late; labels that came apart from their rows.
     extra : tuple of str
@@ -116,6 +118,7 @@ class Prepared:
     revisions: int
     extra: tuple[str, ...]
     warnings: tuple[str, ...]
+    label_wait: timedelta | None = None
 
     def batches(self, kind: TaskKind, *, apart: bool = False, bundle: int = 4096) -> Iterator[Batch]:
         """The batches in order; each call reads the stream again, from the start.

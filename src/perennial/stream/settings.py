@@ -24,6 +24,8 @@ _REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]
 #: ``word_rows`` where no row may be kept
 COMMON = 10
 
+#: how long a run waits for a label from a log where nothing says so
+LABEL_WAIT = timedelta(days=90)
 #: settings that name one column each
 ROLES = ("time", "target", "id", "key", "known_at", "weight", "group")
 
@@ -86,9 +88,13 @@ class Stream:
         How far ``past`` reaches. Needed with ``features``.
     lateness : duration, optional
         Rows may come this much later than an earlier row; they are flagged late. Default: none may.
-    labels : path or table, optional
+    labels : path, URL or table, optional
         A log of labels that arrived apart from their rows, with columns named as ``id``, ``target`` and ``known_at``
         (``"known_at"`` by default) here. Needs ``id`` and ``target``.
+    label_wait : duration, optional
+        With ``labels``: how long after its event a row may still get a label from the log. One that became known later
+        is passed over and counted. Default: for ever in a backtest; in a run, which must hold rows for as long,
+        ``within``, or 90 days without it.
     name : str, optional
         A name for reports; by default that of the file or folder.
 
@@ -129,14 +135,15 @@ class Stream:
     lookback: Duration | None = None
     lateness: Duration | None = None
     labels: Any = field(default=None, repr=False)
+    label_wait: Duration | None = None
     name: str | None = None
 
     def __post_init__(self) -> None:
         for setting in ("drop", "text"):
             object.__setattr__(self, setting, _names(getattr(self, setting), setting))
-        for setting in ("label_delay", "within", "lookback", "lateness"):
+        for setting in ("label_delay", "within", "label_wait", "lookback", "lateness"):
             if (value := getattr(self, setting)) is not None:
-                span = duration(value, setting, positive=setting in ("within", "lookback"))
+                span = duration(value, setting, positive=setting in ("within", "label_wait", "lookback"))
                 object.__setattr__(self, setting, span)
         if isinstance(self.word_rows, bool) or not isinstance(self.word_rows, int) or self.word_rows < 1:
             raise ConfigError("word_rows", self.word_rows, "give a number of rows, at least 1")
@@ -168,11 +175,18 @@ class Stream:
             return self.batch
         return Calendar.of(self.batch)
 
-    def span(self, setting: Literal["label_delay", "within", "lookback", "lateness"]) -> timedelta | None:
+    def span(self, setting: Literal["label_delay", "within", "label_wait", "lookback", "lateness"]) -> timedelta | None:
         """A setting that is a duration, as a ``timedelta``."""
         value = getattr(self, setting)
         assert value is None or isinstance(value, timedelta)  # durations are read when the record is made
         return value
+
+    @property
+    def waits(self) -> timedelta:
+        """How long a run waits for a label from the log, from the event on; zero without a log."""
+        if self.labels is None:
+            return timedelta(0)
+        return self.span("label_wait") or self.span("within") or LABEL_WAIT
 
     @property
     def implicit_delay(self) -> bool:
@@ -192,6 +206,9 @@ class Stream:
             known = "known when the label log says"
         else:
             known = "known at once"
+        if self.label_wait is not None:
+            by = "" if known.endswith("says") else ", or as the label log says"
+            known = f"{known}{by}, up to {_spell(self.label_wait)} after the event"
         if self.within is None:
             return known
         wait = ", others wait as long" if self.positives_wait else ""
@@ -273,6 +290,12 @@ class Stream:
                     )
         if self.labels is not None and self.id is None:
             raise ConfigError("labels", "...", "a label log refers to rows by id: name the column, `id`")
+        if (wait := self.span("label_wait")) is not None:
+            if self.labels is None:
+                raise ConfigError("label_wait", _spell(wait), "it is about a label log: give `labels`, or take it out")
+            if (within := self.span("within")) is not None and wait < within:
+                need = f"silence is a label after within={_spell(within)!r}: wait at least as long"
+                raise ConfigError("label_wait", _spell(wait), need)
 
     def _check_features(self) -> None:
         if (self.features is None) != (self.lookback is None):

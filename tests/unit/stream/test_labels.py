@@ -180,6 +180,30 @@ def test_a_log_with_silence(tmp_path: Path) -> None:
     assert revised(p) == [(6, 1, 6.0, 1), (7, 1, 7.0, 0)]
 
 
+@pytest.mark.parametrize(("said", "want", "later"), [(4, (0, 4), []), (5, (0, 5), []), (6, (1, 5), [(6.0, 0)])])
+def test_a_log_takes_back_nothing_that_was_known_before_it_spoke(
+    tmp_path: Path, said: int, want: Any, later: Any
+) -> None:
+    """Without waiting, a label that its row knows on day 5 is replaced by what the log says by then, or revised."""
+    source = daily([None] * 2 + [1] + [None] * 17, [None] * 2 + [5] + [None] * 17, name=list("abcdefghijklmnopqrst"))
+    log = pd.DataFrame({"name": ["c"], "y": [0], "known": [START + timedelta(days=said)]})
+    settings = {"known_at": "known", "within": "9d", "absent": 0, "positives_wait": False, "id": "name"}
+    p = prepared(tmp_path, source, labels=log, **settings)
+    assert outcome(p)[2] == want
+    assert [(known, label) for _, _, known, label in revised(p)] == later
+
+
+def test_a_log_within_the_wait(tmp_path: Path) -> None:
+    """What became known later than `label_wait` after the event is passed over, and said."""
+    source = daily([None] * 9, name=list("abcdefghi")).drop(columns=["y"])
+    log = pd.DataFrame({"name": ["a", "b", "b"], "y": ["yes", "no", "yes"]})
+    log["known_at"] = [START + timedelta(days=d) for d in (2, 3, 3.5)]
+    p = prepared(tmp_path, source, id="name", labels=log, label_wait="2d")
+    assert revised(p) == [(2, 0, 2.0, "yes"), (3, 1, 3.0, "no")]
+    assert p.label_wait == timedelta(days=2)
+    assert any("1 of the label log's labels became known more than `label_wait`" in w for w in p.warnings)
+
+
 def test_labels_of_rows_beside_a_log(tmp_path: Path) -> None:
     """Where rows bring labels too and nobody says when those are known, the delay of zero is flagged."""
     log = pd.DataFrame({"name": ["a"], "y": ["no"], "known_at": [START + timedelta(days=1.5)]})

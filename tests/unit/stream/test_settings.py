@@ -74,6 +74,11 @@ def test_the_rule_of_labels_in_words() -> None:
         ({"known_at": "k"}, "known at `k`"),
         ({"known_at": "k", "within": "90d", "absent": 0}, "known at `k`; 0 after 90d of silence, others wait as long"),
         ({"within": "90d", "absent": "no", "positives_wait": False}, "known at once; 'no' after 90d of silence"),
+        ({"id": "i", "labels": TABLE, "label_wait": "5d"}, "known when the label log says, up to 5d after the event"),
+        (
+            {"id": "i", "labels": TABLE, "label_delay": "1d", "label_wait": "5d"},
+            "known 1d after the event, or as the label log says, up to 5d after the event",
+        ),
     ]
     for settings, words in rules:
         assert Stream(TABLE, time="at", target="y", **settings).label_rule == words
