@@ -33,6 +33,7 @@ STREAM_NAMES: dict[str, Steps] = {
     "label_delay": ("label", "delay"),
     "known_at": ("label", "known_at"),
     "within": ("label", "within"),
+    "label_wait": ("label", "wait"),
     "absent": ("label", "absent"),
     "positives_wait": ("label", "positives_wait"),
     "features": ("features", "build"),
