@@ -24,6 +24,7 @@ from perennial.ledger.sql import SqlLedger
 from perennial.production import Deployment, Run, tables
 from perennial.production.service import keep_current, leased
 from perennial.stream import label_log
+from perennial.stream.feed import OffsetGone
 from tests.integration.test_parity import same_as_replayed
 
 START = np.datetime64("2026-01-01", "us")
@@ -277,6 +278,9 @@ def test_a_table_of_postgresql_is_a_log(tmp_path):
     with SqlLedger.open(url, name, blobs=made.blobs) as ledger:
         assert ledger.check() == []
     assert same_as_replayed(made, tmp_path / "prepared") > 3
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        connection.execute(sa.text(f"DROP TABLE {name}"))
 
 
 def postgres():
@@ -542,7 +546,7 @@ def test_a_log_that_no_longer_holds_what_was_read(tmp_path, how):
         pq.write_table(lines.set_column(1, "y", pa.array(["sideways"] * 100)), file)
     else:
         put(tmp_path, daily()[100:], "-0")
-    with pytest.raises(pn.stream.feed.OffsetGone):
+    with pytest.raises(OffsetGone):
         until_end(made)
     pq.write_table(lines, file)
     (tmp_path / "log" / "-0.parquet").unlink(missing_ok=True)
@@ -555,17 +559,22 @@ def test_a_turn_that_is_taken_again_sees_the_same_labels(tmp_path, monkeypatch):
     """How far the log is read is fixed with the bounds: lines that come between a crash and the next try wait."""
     made = small(tmp_path, daily()[:60])
     with SqlLedger.open(made.ledger, made.name) as ledger:
-        run = Run(made, ledger, ledger.acquire("test", timedelta(seconds=60)))
+        lease = ledger.acquire("test", timedelta(seconds=60))
+        run = Run(made, ledger, lease)
         assert all(run.step() for _ in range(4))
+        put(tmp_path, daily()[60:80], "1")
         with monkeypatch.context() as patched:
             patched.setattr(Run, "_batch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 run.step()
-        put(tmp_path, daily()[60:90], "1")
-        again = Run(made, ledger, ledger.acquire("test", timedelta(seconds=60)))
+        (tmp_path / "log" / "1.parquet").unlink()
+        with pytest.raises(OffsetGone, match="fixed to take 20 lines of the label log, and it holds fewer"):
+            Run(made, ledger, lease).step()
+        put(tmp_path, daily()[60:80], "1")
+        put(tmp_path, daily()[80:90], "2")
+        again = Run(made, ledger, lease)
         assert again.step()
-        assert max(one[0] for one in joined(made)) == 59
-        again.refresh()
+        assert max(one[0] for one in joined(made)) == 79
         assert again.step(to_the_end=True)
         assert max(one[0] for one in joined(made)) == 89
 

@@ -172,8 +172,8 @@ class Intake:
         Where rows come from, and the role of each column.
     task : {"classification", "regression"}
         Whether labels are classes or numbers.
-    feed : Growing, optional
-        The source; the stream's own unless given.
+    feed, log : Growing, optional
+        The source and the label log; the stream's own unless given.
     find : callable, optional
         Looks up rows of earlier batches that wait for a label of the log; there are none unless given.
     forgiving : bool
@@ -185,13 +185,14 @@ class Intake:
         stream: Stream,
         task: TaskKind,
         feed: Growing | None = None,
+        log: Growing | None = None,
         *,
         find: Find = lambda _: {},
         forgiving: bool = False,
     ) -> None:
         self._stream, self._task, self._find = stream, task, find
         self._feed = feed or feed_of(stream.source)
-        self._log = LabelLog(stream, forgiving=forgiving) if stream.labels is not None else None
+        self._log = LabelLog(stream, log, forgiving=forgiving) if stream.labels is not None else None
         self._types: dict[str, Any] = {}
         self._canon: Canonical | None = None
         self._labels: Labels | None = None

@@ -69,6 +69,7 @@ def test_the_example_is_valid():
         ("delay: 7d", "delay: 7", 5, "stream.label.delay", "write a duration"),
         ("delay: 7d", "delay: 7d, known_at: seen", 5, "stream.label.delay", "one of the two"),
         ("delay: 7d", "within: 7d", 5, "stream.label.within", "go together"),
+        ("delay: 7d", "within: 7d, absent: 0, wait: 5d", 5, "stream.label.wait", "wait at least as long"),
         ("weight: null", "weight: 3", 6, "stream.weight", "write text"),
         ("weight: null", "label_delay: 7d", 6, "stream.label_delay", "stream: label: {column: target, delay: 7d}"),
         ("weight: null", "target: y", 6, "stream.target", "stream: label: {column: y}"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -155,6 +157,15 @@ def test_objects_become_the_records_that_describe_them(stream):
     assert again.initial_of("c") is None
     assert again.stream.positive == "no"
     assert again.cost == {"retrain": 0.5, "matrix": {"yes": {"no": "x"}}}
+
+
+def test_a_label_log_and_its_wait_are_written(stream):
+    """What a file says of a log is what the stream says of it."""
+    logged = replace(stream, id="x", drop=(), labels=stream.source, label_delay=None, label_wait="30d")
+    config = from_objects(logged, {"s": strategies.Frozen("x.Y", initial="60d")})
+    again = parse(to_yaml(config)).config.stream
+    assert again.label.wait == logged.label_wait
+    assert again.labels == str(stream.source)
 
 
 @pytest.mark.parametrize(
