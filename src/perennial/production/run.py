@@ -23,7 +23,7 @@ from perennial.core.features import Features
 from perennial.core.protocols import Learner
 from perennial.core.records import Appoint, Batch, Close, Lesson, Revisions, Tick, Turn, Version, WaitingChanges
 from perennial.core.state import State, Stored
-from perennial.core.times import EPOCH, NEVER, iso, micros, moment
+from perennial.core.times import EPOCH, NEVER, iso, micros
 from perennial.engine import Engine, Event
 from perennial.gate import Gate
 from perennial.learners.golden import golden_set
@@ -365,6 +365,7 @@ class Run:
         self._engine.erase(position, {segment.digest: digest})
         self._intake.forget(position)
         ids = batch.column("id").filter(pa.array(rows)).to_pylist() if "id" in batch.schema.names else []
+        self._intake.erase_labels([one for one in ids if one is not None])
         gone = [(id_digest(one), row) for one, row in zip(ids, position.tolist(), strict=False) if one is not None]
         fresh = replace(segment, digest=digest)
         self._note_turn(f"{int(rows.sum()):,} rows of one subject were erased", fresh, (segment.digest,), gone)

@@ -554,14 +554,21 @@ class Intake:
         self._canonical.erase(keys, words)
 
     def trim(self) -> None:
-        """What batches took is durable: a source that is ours lets go of it."""
+        """What turns took is durable: sources that are ours let go of it."""
         if isinstance(self._feed, Owned):
             self._feed.trim(self.position)
+        if self._log is not None:
+            self._log.trim()
 
     @property
     def owned(self) -> bool:
-        """Whether rows that wait in the source are ours to erase."""
-        return isinstance(self._feed, Owned)
+        """Whether rows that wait in the source, or labels in their log, are ours to erase."""
+        return isinstance(self._feed, Owned) or (self._log is not None and self._log.owned)
+
+    def erase_labels(self, ids: Sequence[Any]) -> None:
+        """Take labels of rows of these ids that no turn took yet out of a log that is ours."""
+        if self._log is not None:
+            self._log.erase(ids)
 
     def erase_waiting(self, key: str) -> int:
         """Take a subject's rows that no batch took yet out of a source that is ours; says how many.

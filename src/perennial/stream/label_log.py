@@ -23,12 +23,12 @@ from perennial.core.errors import ConfigError, DataError, nearest
 from perennial.core.records import Waiting, WaitingChanges
 from perennial.core.state import State
 from perennial.core.times import NEVER, micros, spell
-from perennial.stream.feed import Feed, Growing, OffsetGone, Position, Run, feed_of, known_files
+from perennial.stream.feed import Feed, Growing, OffsetGone, Owned, Position, Run, feed_of, known_files
 from perennial.stream.instants import Instants
 from perennial.stream.joining import had_by_both, known_before_event, label_type
 from perennial.stream.prepared import Labels
 from perennial.stream.settings import Stream
-from perennial.stream.sources import Source
+from perennial.stream.sources import Part, Source
 
 #: labels that are read before they are known: as many wait in the state, the others in the log
 AHEAD = 1 << 16
@@ -215,7 +215,8 @@ class LabelLog:
         if run is None:
             return False
         column = run.rows.column(self._columns["known_at"])
-        self._pending.append(_Block(run, self._open().convert(column, run.start, run.file)))
+        origin = (Part(run.start, run.start, run.path or run.file),)
+        self._pending.append(_Block(run, self._open().convert(column, run.start, origin)))
         return True
 
     def tells(self, since: int, until: int) -> bool:
@@ -391,6 +392,22 @@ class LabelLog:
             (self._early, "known before the event"),
         )
         return tuple(f"label log: {n:,} passed over, {what}" for n, what in said if n)
+
+    def trim(self) -> None:
+        """What turns took is durable: a log that is ours lets go of it."""
+        if isinstance(self._feed, Owned):
+            self._feed.trim(self.position)
+
+    @property
+    def owned(self) -> bool:
+        """Whether lines that wait in the log are ours to erase."""
+        return isinstance(self._feed, Owned)
+
+    def erase(self, ids: Sequence[Any]) -> None:
+        """Take lines about these ids that no turn took yet out of a log that is ours."""
+        if ids and isinstance(self._feed, Owned):
+            self._feed.erase(self._columns["id"], [str(one) for one in ids])
+            self.refresh()
 
     def forget(self, position: NDArray[np.int64]) -> None:
         """Let go of the labels of rows that were erased."""
