@@ -7,7 +7,7 @@ not fails before any training.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
@@ -202,6 +202,66 @@ class Memorises(Learner, Protocol):
 
         ``untrained`` says that it starts with :meth:`Updatable.begin` and not with a fit.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What a model that was trained elsewhere knows of the rows and the labels that it wants.
+
+    Parameters
+    ----------
+    names : tuple of str, optional
+        Its features in order; None if it does not know their names.
+    width : int, optional
+        How many features it wants; None if it does not know.
+    words : mapping of int to tuple of str
+        Of category columns, by index: the words that the codes 0, 1, ... mean to it. Empty where it is asked in words.
+    classes : tuple
+        Its classes in its own order, often just the numbers 0, 1, ...; empty for a regression, or if it does not know.
+    """
+
+    names: tuple[str, ...] | None = None
+    width: int | None = None
+    words: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    classes: tuple[Label, ...] = ()
+
+
+@runtime_checkable
+class Adopts(Learner, Protocol):
+    """A learner that can go on from a model of its framework that was trained elsewhere."""
+
+    def known(self, model: Any, schema: Schema) -> Known:
+        """What a trained model of the framework knows of its rows and labels.
+
+        Raises
+        ------
+        LearnerError
+            If it is another kind of model than this learner's, or would be asked otherwise than it was trained.
+        DataError
+            If it means something else by a column of ``schema`` than the stream does; names the column.
+        """
+        ...
+
+    def adopted(self, model: Any, classes: tuple[Label, ...]) -> Self:
+        """A new model of this learner that says what ``model`` says; ``classes`` are the labels of its classes.
+
+        ``model`` is taken over, and may be changed. Raises ``LearnerError`` if its classes cannot have these labels.
+        """
+        ...
+
+
+@runtime_checkable
+class ReadsNative(Adopts, Protocol):
+    """A learner whose framework has a file format of its own that holds no code."""
+
+    @property
+    def framework(self) -> str:
+        """The framework's name, as in ``"lightgbm"``."""
+        ...
+
+    def opened(self, data: bytes) -> Any:
+        """The framework's model from the bytes of a file of its own; raises ``FormatError`` if they are none."""
         ...
 
 

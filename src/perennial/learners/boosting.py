@@ -21,10 +21,10 @@ from typing import Any, Literal, Protocol, final
 import numpy as np
 from numpy.typing import NDArray
 
-from perennial.core.errors import ConfigError, DataError, LearnerError
-from perennial.core.features import Features
+from perennial.core.errors import ConfigError, DataError, FormatError, LearnerError
+from perennial.core.features import Features, Kind, Schema
 from perennial.core.identity import Unhashable, canonical, digest, seed_from
-from perennial.core.protocols import LOCAL, Trust
+from perennial.core.protocols import LOCAL, Known, Trust
 from perennial.core.records import ABSTAINED, Examples, Label, Prediction, TaskKind
 from perennial.learners.export import Files, as_json
 from perennial.learners.saved import join, pack, part, unpack
@@ -379,6 +379,14 @@ class Engine(Protocol):
         """The part of a serialised form that was learned: equal for equal boosters."""
         ...
 
+    def taken(self, model: Any) -> Any:
+        """The booster of a model that was trained elsewhere: an estimator of the framework, or a booster already."""
+        ...
+
+    def known(self, model: Any, schema: Schema) -> Known:
+        """What such a model knows of rows and labels; raises as :meth:`~perennial.core.protocols.Adopts.known`."""
+        ...
+
     @property
     def ending(self) -> str:
         """The ending of the framework's own files."""
@@ -388,6 +396,57 @@ class Engine(Protocol):
     def opens(self) -> str:
         """How the framework opens its file, and asks it for raw scores, in Python."""
         ...
+
+
+# -- models that were trained elsewhere -------------------------------------------------------------------------------
+
+
+def other_model(model: Any, wanted: str) -> LearnerError:
+    """What to raise over a model that is another than the configured one."""
+    return LearnerError(
+        f"the model is {type(model).__qualname__}, and the configured `model` is {wanted}: configure the class that is "
+        "to be adopted"
+    )
+
+
+def words_meant(schema: Schema, lists: Mapping[int, Sequence[Any] | None]) -> dict[int, tuple[str, ...]]:
+    """Words of the stream's category columns, by index, from what a model says its categories are.
+
+    Parameters
+    ----------
+    schema : Schema
+        The stream's features.
+    lists : mapping of int to sequence or None
+        By index of feature, those that were categories when the model was trained: what its codes 0, 1, ... stand for,
+        or None where it knows codes only.
+
+    Raises
+    ------
+    DataError
+        If one of both has words in a column where the other has numbers; names the column.
+    """
+    out = {}
+    for i, column in enumerate(schema.columns):
+        meant = lists.get(i)
+        if column.kind is not Kind.CATEGORY:
+            if meant is not None:
+                raise DataError(
+                    f"column {column.name!r} was a category when the model was trained ({_few(meant)}), and the stream "
+                    f"holds {column.dtype}: write its words into the column, or adopt a model that takes numbers"
+                )
+        elif meant is None or not all(isinstance(word, str) for word in meant):
+            says = "knows no words for it" if meant is None else f"knows it as {_few(meant)}"
+            raise DataError(
+                f"column {column.name!r} holds words, and the model {says}: adopt a model that was trained on a frame "
+                "with this column as a category, or list the column under `drop`"
+            )
+        else:
+            out[i] = tuple(meant)
+    return out
+
+
+def _few(values: Sequence[Any], most: int = 3) -> str:
+    return ", ".join(map(repr, values[:most])) + (", ..." if len(values) > most else "")
 
 
 # -- what the three learners have in common ---------------------------------------------------------------------------
@@ -590,6 +649,27 @@ class Boosted:
         """Bytes of what the framework's own format holds of the trees."""
         model = self._trained()
         return 0 if model.booster is None else len(self._engine.learned(self._payload(model)))
+
+    @property
+    def framework(self) -> str:
+        """The framework's name."""
+        return self._engine.framework
+
+    def opened(self, data: bytes) -> Any:
+        """The framework's model from the bytes of a file of its own; raises ``FormatError`` if they are none."""
+        try:
+            return self._engine.read(data)
+        except Exception as error:  # each framework has errors of its own for bytes that it cannot read
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise FormatError(f"this is no file of {self.framework} ({first}): save the model again") from error
+
+    def known(self, model: Any, schema: Schema) -> Known:
+        """What a trained model of the framework knows; see :class:`~perennial.core.protocols.Adopts`."""
+        return self._engine.known(model, schema)
+
+    def adopted(self, model: Any, classes: tuple[Label, ...]) -> Boosted:
+        """The trees of a model that was trained elsewhere."""
+        return self._with(_Whole(booster=self._engine.taken(model), classes=classes, work=()))
 
     def row_trees(self, rows: int) -> int:
         """Rows times the trees of the last fit; early stopping counts the search too."""

@@ -15,9 +15,10 @@ from typing import Any, final
 import catboost as cb
 import numpy as np
 
-from perennial.core.errors import ConfigError, LearnerError
-from perennial.core.features import Features
-from perennial.core.records import Examples, TaskKind
+from perennial.core.errors import ConfigError, DataError, LearnerError
+from perennial.core.features import Features, Schema
+from perennial.core.protocols import Known
+from perennial.core.records import Examples, Label, TaskKind
 from perennial.learners import boosting
 from perennial.learners.boosting import Boosted, Decay, Decayed, Floats, Growth, LeafRefit, Leaves, Stopping, Target
 
@@ -309,6 +310,47 @@ class CatBoost:
         new = self.read(self.dump(booster))
         new.set_leaf_values(np.concatenate(values).ravel())
         return new
+
+    # -- trained elsewhere --------------------------------------------------------------------------------------------
+
+    def taken(self, model: Any) -> Any:
+        """The model as it will be stored."""
+        return self.read(self.dump(model))
+
+    def known(self, model: Any, schema: Schema) -> Known:
+        """Names and classes. Category columns are told in words, and must be the stream's own."""
+        wanted = type(self.estimator).__name__
+        if type(model) is not type(self.estimator) or not model.is_fitted():
+            raise boosting.other_model(model, wanted)
+        classes: tuple[Label, ...] = tuple(np.asarray(model.classes_).tolist())
+        if bool(classes) != (self.task == "classification"):
+            what = "a classifier" if classes else "a regression or a ranking"
+            raise LearnerError(f"the model is {what}, and the configured `model` is {wanted}: configure its own class")
+        names: list[str] = list(model.feature_names_)
+        unnamed = names == [str(i) for i in range(len(names))]
+        if tuple(names) == schema.names or (unnamed and len(names) == len(schema)):
+            self._refuse_other_categories(model, schema)
+        return Known(
+            names=None if unnamed else tuple(names),
+            width=len(names),
+            classes=classes,
+        )
+
+    def _refuse_other_categories(self, model: Any, schema: Schema) -> None:
+        """Raise ``DataError`` for a column that is words to one and numbers to the other."""
+        own = self._params.get("cat_features")
+        ours = set(schema.categories) if own is None else {
+            i if isinstance(i, int | np.integer) else schema.names.index(str(i)) for i in own
+        }  # fmt: skip
+        theirs = set(model.get_cat_feature_indices())
+        for i in sorted(ours ^ theirs):
+            was, now = ("a category", "a number") if i in theirs else ("a number", "words, a category")
+            raise DataError(
+                f"column {schema.names[i]!r} was {was} when the model was trained, and is {now} in the stream: name "
+                "the model's own columns as `cat_features` in `params`, or write the column as it was"
+            )
+        if odd := [*model.get_text_feature_indices(), *model.get_embedding_feature_indices()]:
+            raise DataError(f"column {schema.names[odd[0]]!r} is text or an embedding to the model, which is not given")
 
     # -- stored form --------------------------------------------------------------------------------------------------
 

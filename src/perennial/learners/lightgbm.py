@@ -14,9 +14,10 @@ import lightgbm as lgb
 import numpy as np
 from sklearn.base import clone
 
-from perennial.core.errors import ConfigError, LearnerError
-from perennial.core.features import Features
-from perennial.core.records import Examples, TaskKind
+from perennial.core.errors import ConfigError, DataError, LearnerError
+from perennial.core.features import Features, Schema
+from perennial.core.protocols import Known
+from perennial.core.records import Examples, Label, TaskKind
 from perennial.learners import boosting
 from perennial.learners.boosting import Boosted, Decay, Decayed, Floats, Growth, LeafRefit, Leaves, Stopping, Target
 
@@ -289,6 +290,66 @@ class LightGBM:
             for leaf, value in enumerate(leaves[:, 0].tolist()):
                 new.set_leaf_output(tree, leaf, value)
         return new
+
+    # -- trained elsewhere --------------------------------------------------------------------------------------------
+
+    def taken(self, model: Any) -> lgb.Booster:
+        """The booster of an estimator, or the booster itself, with the rounds that it is asked for."""
+        booster = model.booster_ if isinstance(model, lgb.LGBMModel) else model
+        return self.read(self.dump(booster))  # without the rounds behind the best one, which it does not use
+
+    def known(self, model: Any, schema: Schema) -> Known:
+        """Names, words of pandas categories, and classes, if it is an estimator."""
+        if isinstance(model, lgb.LGBMModel):
+            if type(model) is not type(self.estimator) or not model.__sklearn_is_fitted__():
+                raise boosting.other_model(model, type(self.estimator).__name__)
+        elif not isinstance(model, lgb.Booster):
+            raise boosting.other_model(model, type(self.estimator).__name__)
+        booster = model.booster_ if isinstance(model, lgb.LGBMModel) else model
+        head = self.dump(booster).decode().partition("\nTree=")[0]
+        facts = dict(line.partition("=")[::2] for line in head.split("\n"))
+        objective = facts.get("objective", "none").split(" ")[0]
+        if (objective in ("binary", "multiclass", "multiclassova")) != (self.task == "classification") or (
+            objective in ("none", "custom", "lambdarank", "rank_xendcg")
+        ):
+            raise LearnerError(
+                f"the model's objective is {objective}, which says nothing that {type(self.estimator).__name__} says: "
+                "configure the class that it was trained with"
+            )
+        # spaces in names become underscores as LightGBM trains
+        names: list[str] = booster.feature_name()
+        spaced = {name.replace(" ", "_"): name for name in schema.names}
+        told = tuple(name if name in schema.names else spaced.get(name, name) for name in names)
+        classes: tuple[Label, ...] = ()
+        if self.task == "classification":
+            classes = tuple(range(max(2, int(facts["num_class"]))))
+            classes = tuple(model.classes_.tolist()) if isinstance(model, lgb.LGBMModel) else classes
+        unnamed = names == [f"Column_{i}" for i in range(len(names))]
+        same = told == schema.names or (unnamed and len(names) == len(schema))
+        return Known(
+            names=None if unnamed else told,
+            width=len(names),
+            words=self._words(booster, facts["feature_infos"].split(" "), schema) if same else {},
+            classes=classes,
+        )
+
+    @staticmethod
+    def _words(booster: lgb.Booster, infos: list[str], schema: Schema) -> dict[int, tuple[str, ...]]:
+        """The lists of pandas categories belong to the columns that were categories, in order, without their names."""
+        lists = list(booster.pandas_categorical or ())
+        coded = {i for i, info in enumerate(infos) if ":" in info and not info.startswith("[")}
+        if lists and len(lists) == len(schema.categories):  # a column of one word only is not told from a constant
+            if not coded <= set(schema.categories):
+                name = schema.names[min(coded - set(schema.categories))]
+                raise DataError(f"column {name!r} was a category when the model was trained: write words into it")
+            return boosting.words_meant(schema, dict(zip(schema.categories, lists, strict=True)))
+        if lists:
+            among = ", ".join(map(repr, (schema.names[i] for i in sorted(coded)))) or "none that it uses"
+            raise DataError(
+                f"the model was trained on {len(lists)} category columns (of those it uses: {among}), and the stream "
+                f"has {len(schema.categories)} columns of words: give it the same columns with the same types"
+            )
+        return boosting.words_meant(schema, {})
 
     # -- stored form --------------------------------------------------------------------------------------------------
 

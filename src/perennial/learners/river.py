@@ -13,7 +13,7 @@ import inspect
 import math
 import pickle
 from collections import UserList, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, Literal, final
 
@@ -24,14 +24,18 @@ from numpy.typing import NDArray
 from river import active, base, compose, dummy, neighbors, preprocessing, proba
 
 from perennial.core.errors import ConfigError, DataError, FormatError, LearnerError
-from perennial.core.features import Features, Kind
+from perennial.core.features import Features, Kind, Schema
 from perennial.core.identity import canonical, digest, seed_from
-from perennial.core.protocols import LOCAL, Trust
+from perennial.core.protocols import LOCAL, Known, Trust
 from perennial.core.records import ABSTAINED, UNSEEN, Examples, Label, Prediction, TaskKind
 from perennial.learners.export import Files
 from perennial.learners.memorising import memorises
 from perennial.learners.saved import pack, unpack
 
+#: where multi-class models keep the classes that they have met
+_CLASSES = ("classes", "class_counts", "classifiers")
+#: where parts keep something of each column
+_BY_COLUMN = ("means", "counts", "weights", "min", "max")
 _START_SEED = 0  # an untrained model is made before any training data could give it a seed
 
 
@@ -250,6 +254,49 @@ class River:
         """Bytes of everything the model holds but what it only caches."""
         return sum(map(len, _content([self._trained(), self._classes, list(self._said.items())])))
 
+    def known(self, model: Any, schema: Schema) -> Known:
+        """Classes, where the model keeps them; columns that it has learned of must be the stream's.
+
+        Raises
+        ------
+        LearnerError
+            If it is built of other parts than the configured model.
+        DataError
+            If it has learned of a column that the stream lacks, or has not of one that the stream has.
+        """
+        if type(model) is not type(self._template) or str(model) != str(self._template):
+            raise LearnerError(
+                f"the model is {model}, and the configured `model` is {self._template}: configure the one "
+                "that is to be adopted"
+            )
+        if (met := _columns_met(model)) is not None:
+            for name in sorted(met - set(schema.names)):
+                raise DataError(f"the model has learned of a column {name!r}, which the stream lacks: name it so")
+            for name in sorted(set(schema.names) - met):
+                raise DataError(f"the model never met column {name!r} of the stream: list it under `drop`")
+        return Known(classes=self._own_classes(model))
+
+    def adopted(self, model: Any, classes: tuple[Label, ...]) -> River:
+        """The model as it is; of a model for two classes the second is ``True`` to River."""
+        new = self._copy()
+        new._model = model
+        own: tuple[Label, ...] = self._own_classes(model) or classes
+        for label, said in zip(classes, own, strict=True):
+            new._said[label] = said
+            new._code[said] = len(new._classes)
+            new._classes.append(label)
+        return new
+
+    def _own_classes(self, model: Any) -> tuple[Label, ...]:
+        """Classes that River itself names, in order; empty where its model does not keep them."""
+        if self._task == "regression":
+            return ()
+        if self._binary:
+            return (False, True)
+        last = _last(model)
+        found = next((kept for name in _CLASSES if (kept := getattr(last, name, None))), ())
+        return tuple(sorted(found, key=lambda label: (str(type(label)), label)))
+
     def row_trees(self, rows: int) -> int:  # noqa: ARG002
         """0: River's trees grow leaf by leaf, and none is built by a training."""
         return 0
@@ -405,6 +452,18 @@ class River:
                 proba[:, j] = [p.get(said, 0.0) for p in probas]
             proba[codes == ABSTAINED] = np.nan
         return Prediction(codes=codes, proba=proba, classes=tuple(self._classes))
+
+
+def _columns_met(model: Any) -> set[str] | None:
+    """Columns that the first part of a model has learned of; None where it keeps nothing by column."""
+    first = model
+    while isinstance(first, compose.Pipeline):
+        first = next(iter(first.steps.values()))
+    for name in _BY_COLUMN:
+        kept = getattr(first, name, None)
+        if isinstance(kept, Mapping) and len(kept) and all(isinstance(key, str) for key in kept):
+            return set(kept)
+    return None
 
 
 def _task_of(model: Any) -> TaskKind:

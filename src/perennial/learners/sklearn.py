@@ -11,7 +11,7 @@ import io
 import pickle
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from inspect import signature
 from typing import Any, Literal, Protocol, Self, final
@@ -29,7 +29,7 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
-from sklearn.exceptions import InconsistentVersionWarning
+from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
 from sklearn.linear_model import PassiveAggressiveClassifier, Perceptron, SGDClassifier
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.naive_bayes import BernoulliNB, CategoricalNB, ComplementNB, GaussianNB, MultinomialNB
@@ -38,12 +38,12 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 from sklearn.utils import get_tags
-from sklearn.utils.validation import has_fit_parameter
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from perennial.core.errors import ConfigError, DataError, FormatError, LearnerError, nearest
-from perennial.core.features import Features, Kind
+from perennial.core.features import Features, Kind, Schema
 from perennial.core.identity import canonical
-from perennial.core.protocols import LOCAL, Trust
+from perennial.core.protocols import LOCAL, Known, Trust
 from perennial.core.records import ABSTAINED, Examples, Label, Prediction, TaskKind, class_array
 from perennial.learners import trust as by_name
 from perennial.learners.export import Files, as_json
@@ -191,6 +191,61 @@ class SklearnLearner:
         content = by_name.dump(self._model)
         return Files(files={"model.skops": content}, readme=f"{by_name.opens(content)}.predict(rows){labels}")
 
+    def known(self, model: Any, schema: Schema) -> Known:
+        """Names and number of features, and classes, as the fitted estimator says them.
+
+        Words are a pipeline's own business: it is given them as they are.
+
+        Raises
+        ------
+        LearnerError
+            If its steps have other names or classes than the configured estimator's, or it is not fitted.
+        DataError
+            If there are columns of words, and the estimator would be given their codes, which it never saw.
+        """
+        _refuse_other_steps(self._estimator, model)
+        try:
+            check_is_fitted(model)
+        except NotFittedError as error:
+            raise LearnerError(f"the {_name(model)} is not fitted: fit it before it is saved") from error
+        if isinstance(self, UpdatableSklearn) and (lost := set(_open_seeds(self._estimator)) - set(model.get_params())):
+            raise LearnerError(f"the model has no parameter {min(lost)}: configure the same steps inside it")
+        if schema.categories and self._shows(model, schema) == "matrix":
+            name = schema.names[schema.categories[0]]
+            raise DataError(
+                f"column {name!r} holds words, and {self.name} would be given codes for them that it never saw: adopt "
+                "a pipeline with an encoder for it, or list the column under `drop`"
+            )
+        classes = getattr(model, "classes_", ()) if self.task == "classification" else ()
+        names = getattr(model, "feature_names_in_", None)
+        return Known(
+            names=None if names is None else tuple(map(str, names)),
+            width=getattr(model, "n_features_in_", None),
+            classes=tuple(np.asarray(classes).tolist()),
+        )
+
+    def adopted(self, model: Any, classes: tuple[Label, ...]) -> Self:
+        """The fitted estimator as a model of this learner.
+
+        Raises
+        ------
+        LearnerError
+            If other labels are given for its classes, and these are not the numbers 0, 1, ...
+        """
+        new = self._new()
+        own = tuple(np.asarray(model.classes_).tolist()) if classes else ()
+        if [(type(c), c) for c in own] != [(type(c), c) for c in classes]:
+            if [(type(c), c) for c in own] != [(int, i) for i in range(len(classes))]:
+                raise LearnerError(
+                    f"{self.name} says {_few(own)}, and scikit-learn cannot be told that these are {_few(classes)}: "
+                    "train it on the label column as it is, or on the numbers 0, 1, ..."
+                )
+            new._table = classes
+        if self._view == "matrix" or (self._view is None and not _wants_frame(model)):
+            _forget_names(model)
+        new._model = model
+        return new
+
     def digest(self) -> str:
         """Digest of the fitted attributes, random states included."""
         return state_digest(self._state())
@@ -224,6 +279,10 @@ class SklearnLearner:
 
     def _new(self) -> Self:
         return type(self)(self._estimator, self._view)
+
+    def _shows(self, model: Any, schema: Schema) -> View:
+        """The view of the rows that a model is given."""
+        return _view(model, Features(schema, [], 0), self._view)
 
     def _state(self) -> dict[str, Any]:
         return {"model": self._model, "table": self._table}
@@ -812,6 +871,49 @@ def _trees(model: Any) -> int:
 def _outputs(model: Any) -> int:
     classes = len(getattr(model, "classes_", ()))
     return classes if classes > 2 else 1
+
+
+# Estimators that were fitted elsewhere
+
+
+def _refuse_other_steps(wanted: Any, model: Any) -> None:
+    """Raise ``LearnerError`` unless both are of the same class, and of a pipeline all steps with their names."""
+    if type(wanted) is not type(model):
+        raise LearnerError(
+            f"the model is {_name(model) if hasattr(model, 'get_params') else type(model).__qualname__}, and the "
+            f"configured `model` is {_name(wanted)}: configure the class that is to be adopted"
+        )
+    if not isinstance(wanted, Pipeline):
+        return
+    mine, theirs = [name for name, _ in wanted.steps], [name for name, _ in model.steps]
+    if mine != theirs:
+        raise LearnerError(
+            f"the steps of the configured pipeline are {', '.join(mine)}, and the model's are {', '.join(theirs)}: "
+            "build both by the same function"
+        )
+    for (_, one), (_, other) in zip(wanted.steps, model.steps, strict=True):
+        _refuse_other_steps(one, other)
+
+
+def _forget_names(model: Any) -> None:
+    """Take column names away from an estimator and all inside it, which are given matrices and would warn of them."""
+    stack, seen = [model], set()
+    while stack:
+        thing = stack.pop()
+        if isinstance(thing, dict):
+            stack += thing.values()
+        elif isinstance(thing, list | tuple):
+            stack += thing
+        elif isinstance(thing, np.ndarray) and thing.dtype.hasobject:
+            stack += thing.ravel().tolist()
+        elif hasattr(thing, "get_params") and hasattr(thing, "__dict__") and id(thing) not in seen:
+            seen.add(id(thing))
+            vars(thing).pop("feature_names_in_", None)
+            stack += vars(thing).values()
+
+
+def _few(values: Sequence[Any], most: int = 4) -> str:
+    return ", ".join(map(repr, values[:most])) + (", ..." if len(values) > most else "")
 
 
 # Rows as an estimator wants them

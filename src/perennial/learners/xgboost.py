@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from perennial.core.errors import ConfigError, LearnerError
-from perennial.core.features import Features
-from perennial.core.records import Examples, TaskKind
+from perennial.core.features import Features, Schema
+from perennial.core.protocols import Known
+from perennial.core.records import Examples, Label, TaskKind
 from perennial.learners import boosting
 from perennial.learners.boosting import Boosted, Decay, Decayed, Floats, Growth, LeafRefit, Leaves, Stopping, Target
 
@@ -285,6 +286,82 @@ class XGBoost:
             told = np.where(np.asarray(tree["left_children"]) < 0, new[:, 0], tree["split_conditions"])
             tree["split_conditions"] = told.tolist()
         return self.read(json.dumps(model).encode())
+
+    # -- trained elsewhere --------------------------------------------------------------------------------------------
+
+    def taken(self, model: Any) -> xgb.Booster:
+        """The booster of an estimator, or the booster itself, with the rounds that it is asked for."""
+        booster = self._booster(model)
+        best = booster.attr("best_iteration")
+        # an estimator, and so a file that one wrote, is asked up to the best round; a booster for all
+        whole = booster if best is None or not self._of_estimator(model) else booster[: int(best) + 1]
+        out = self.read(self.dump(whole))
+        if self._linear:  # such a one is asked through a table without names
+            out.feature_names = None
+        return out
+
+    def _booster(self, model: Any) -> Any:
+        return model.get_booster() if isinstance(model, xgb.XGBModel) else model
+
+    def _of_estimator(self, model: Any) -> bool:
+        return isinstance(model, xgb.XGBModel) or model.attr("scikit_learn") is not None
+
+    def known(self, model: Any, schema: Schema) -> Known:
+        """Names, words of categories, and classes."""
+        wanted = type(self.estimator).__name__
+        if isinstance(model, xgb.XGBModel):
+            if type(model) is not type(self.estimator) or not model.__sklearn_is_fitted__():
+                raise boosting.other_model(model, wanted)
+            if not np.array_equal(float(model.missing), self._missing, equal_nan=True):
+                raise LearnerError(
+                    f"the model takes {model.missing} for a null: set missing={model.missing} in `params`"
+                )
+        elif not isinstance(model, xgb.Booster):
+            raise boosting.other_model(model, wanted)
+        booster = self._booster(model)
+        config = json.loads(booster.save_config())["learner"]
+        objective = str(config["objective"]["name"])
+        self._refuse_otherwise(objective, str(config["gradient_booster"]["name"]), wanted)
+        several = int(config["learner_model_param"]["num_class"])
+        classes: tuple[Label, ...] = tuple(range(max(2, several))) if self.task == "classification" else ()
+        if classes and isinstance(model, xgb.XGBModel):
+            classes = tuple(model.classes_.tolist())
+        names = None if booster.feature_names is None else tuple(booster.feature_names)
+        same = names == schema.names or (names is None and booster.num_features() == len(schema))
+        return Known(
+            names=names,
+            width=int(booster.num_features()),
+            words=boosting.words_meant(schema, self._meant(booster)) if same else {},
+            classes=classes,
+        )
+
+    def _refuse_otherwise(self, objective: str, kind: str, wanted: str) -> None:
+        """Raise ``LearnerError`` if the booster would be asked otherwise than it was trained."""
+        if self.task == "classification":
+            fits = objective in ("binary:logistic", "multi:softprob", "multi:softmax")
+        else:
+            fits = not objective.startswith(("binary:", "multi:", "rank:", "survival:"))
+        if not fits:
+            raise LearnerError(
+                f"the model's objective is {objective}, which says nothing that {wanted} says: configure the class "
+                "that it was trained with"
+            )
+        if (objective == "multi:softmax") != self._softmax:
+            raise LearnerError(f"the model's objective is {objective}: set objective={objective} in `params`")
+        if (kind == "gblinear") != self._linear:
+            raise LearnerError(f"the model's booster is {kind}: set booster={kind} in `params`")
+
+    @staticmethod
+    def _meant(booster: Any) -> dict[int, list[Any] | None]:
+        """What codes of category columns stand for; None for those that were codes already."""
+        kinds = booster.feature_types or []
+        coded = [i for i, kind in enumerate(kinds) if kind == "c"]
+        if not coded:
+            return {}
+        if not hasattr(booster, "get_categories"):  # before 3.1, a model held codes only
+            return dict.fromkeys(coded)
+        lists = [words for _, words in booster.get_categories(export_to_arrow=True).to_arrow()]
+        return {i: None if i >= len(lists) or lists[i] is None else lists[i].to_pylist() for i in coded}
 
     # -- stored form --------------------------------------------------------------------------------------------------
 
