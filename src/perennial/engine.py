@@ -45,6 +45,7 @@ from perennial.core.protocols import (
 from perennial.core.records import (
     ABSTAINED,
     UNSEEN,
+    Adopt,
     Appoint,
     Batch,
     Close,
@@ -75,7 +76,7 @@ from perennial.stream.book import Book
 from perennial.stream.pending import Pending, Waiting
 from perennial.stream.quality import Quality
 
-Event = Batch | Tick | Appoint | Close
+Event = Batch | Tick | Appoint | Adopt | Close
 
 #: updates that fail in a row until their examples are given up: one may want more rows, a poisoned one never ends
 UPDATE_TRIES = 3
@@ -203,6 +204,8 @@ class Engine:
         ------
         DataError
             If the first training has no example, or only one class.
+        ConfigError
+            If a model is adopted and there is one.
         LearnerError
             If the first training or a prediction fails, or an update among rows that share a turn. Any other training
             that fails is recorded and changes no model.
@@ -321,6 +324,8 @@ class Engine:
         batch = event if isinstance(event, Batch) else None
         if isinstance(event, Appoint):
             return self._appoint(event)
+        if isinstance(event, Adopt):
+            return self._adopt(event)
         if batch is not None:
             self._begin(batch)
             if batch.revisions is not None:
@@ -349,7 +354,11 @@ class Engine:
     def _begin(self, batch: Batch) -> None:
         if self._begun is None:
             self._begun = batch.start
-            if self._strategy.initial is None:
+            if self._tip is not None:  # adopted: calendars count from the first row, as from a first training
+                self._anchor = self._fit_at = self._trained_at = batch.start
+                version = self._tip.version
+                self._tip.version = replace(version, ready_at=min(version.ready_at, batch.start))
+            elif self._strategy.initial is None:
                 self._start_untrained(batch)
 
     def _end(self, turn: Turn, batch: Batch | None) -> Turn:
@@ -494,6 +503,22 @@ class Engine:
         self._tip = line
         return self._end(_decided(turn, f"{line.version.number} made champion: {event.reason}", fire=True), None)
 
+    def _adopt(self, event: Adopt) -> Turn:
+        """A model from elsewhere is the first champion: a turn of its own, before the first row."""
+        if self._begun is not None or self._tip is not None:
+            raise ConfigError("adopt", event.reason, "a model is adopted before the first row, and only once")
+        version = Version(
+            major=1, minor=0, parent=None, kind="adopt", at=event.now, ready_at=event.now, trained_rows=0,
+            row_trees=0, first=-1, last=-1, newest=0, data=digest(), reason=event.reason,
+            key=digest(str(IDENTITY_FORMAT), "adopt", self._identity or self._learner.name, event.model.digest()),
+        )  # fmt: skip
+        self._book.know(event.classes)
+        self._initial_rows = 0
+        self._highest[1] = 0
+        self._tip = self._champion = Line(version, event.model)
+        turn = Turn(index=self._turns, now=event.now, rows=0, joined=self._none(), loss=Loss(), trained=(version,))
+        return self._end(_decided(turn, event.reason, fire=True), None)
+
     def _lines(self) -> list[Line]:
         """Every line whose model is held."""
         tried = [self._trial.base, *self._trial.shown] if self._trial else []
@@ -608,6 +633,9 @@ class Engine:
         examples = self._book.examples(position, chosen.weights)
         if first:
             _check_classes(examples)
+        elif self._initial_rows == 0 and len(self._highest) == 1 and (only := _only_class(examples)) is not None:
+            # the first fit after an adoption has no initial period that would have gathered examples for it
+            return _decided(turn, f"{plan.reason}: too early, all {len(examples):,} examples are {only!r}")
         template = self._learner
         key, seed = self._key("fit", self._identity, examples)
         grid = self._sums
@@ -1235,12 +1263,20 @@ def _words_in(examples: Examples) -> list[str]:
     return out
 
 
+def _only_class(examples: Examples) -> Label | None:
+    """The one class that all labelled examples have; None if they have several, or values."""
+    if examples.codes is None:
+        return None
+    present = np.unique(examples.codes[examples.codes >= 0])
+    return examples.classes[int(present[0])] if len(present) == 1 else None
+
+
 def _check_classes(examples: Examples) -> None:
     if examples.codes is None:
         return
     present = np.unique(examples.codes[examples.codes >= 0])
     if len(present) < 2:
-        only = examples.classes[int(present[0])] if len(present) else None
+        only = _only_class(examples)
         raise DataError(
             f"the label is constant in the first window: all {len(examples):,} examples are {only!r}: "
             "make `initial` longer, or check the label column"

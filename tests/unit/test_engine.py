@@ -19,7 +19,7 @@ from perennial import strategies, triggers, windows
 from perennial.core.errors import ConfigError, DataError, LearnerError
 from perennial.core.features import Features
 from perennial.core.protocols import Trained
-from perennial.core.records import Appoint, Close, Prediction, Tick, Verdict
+from perennial.core.records import Adopt, Appoint, Close, Prediction, Tick, Verdict
 from perennial.engine import Engine, align
 from perennial.gate import Gate, Golden
 from perennial.learners import as_learner
@@ -845,6 +845,59 @@ def test_an_operator_decides(engine):
     run.ledger.commit(run.engine.advance(batches[9]))
     assert run.versions[-1].parent == "1.0"
     assert run.versions[-1].number == "1.4"
+
+
+def trained_elsewhere(cols, model=None):
+    """A learner that was fitted on other rows, with labels in another order than the stream's."""
+    model = (model or GaussianNB()).fit(np.column_stack([cols["a"], cols["b"]]), cols["y"])
+    return as_learner(type(model)()).adopted(model, tuple(model.classes_.tolist()))
+
+
+def test_an_adopted_model_is_champion_before_the_first_row(engine):
+    """It predicts from the first row on, calendars count from there, and its classes come first in the table."""
+    run = engine(columns(480), stateless(window=windows.Sliding("5d")), batch="1d")
+    model = trained_elsewhere(columns(300, seed=4))
+    event = Adopt(now=BEGIN - HOUR, model=model, reason="from the attic", classes=("up", "down"))
+    turn = run.engine.advance(event)
+    assert (turn.serving, turn.rows, turn.classes) == ("1.0", 0, ("up", "down"))
+    assert [(v.kind, v.trained_rows, v.parent) for v in turn.trained] == [("adopt", 0, None)]
+    assert turn.decisions[0].reason == "from the attic"
+    with pytest.raises(ConfigError, match="only once"):
+        run.engine.advance(event)
+    run.ledger.commit(turn)
+    replay(run)
+    assert [row for row, _, number in run.said() if number == "1.0"] == list(range(5 * 24))
+    first = next(run.prepared.batches("classification"))
+    assert run.turns[1].predicted.prediction.classes == ("up", "down")
+    expected = model.predict(first.features)
+    assert np.array_equal(run.turns[1].predicted.prediction.proba, expected.proba[:, ::-1])
+    assert [((v.at - BEGIN) // (24 * HOUR), v.parent) for v in run.versions[1:3]] == [(5, "1.0"), (10, "2.0")]
+    with pytest.raises(ConfigError, match="before the first row"):
+        replay(engine(columns(48), stateless(), batch="1d")).engine.advance(event)
+
+
+def test_an_adopted_model_gives_way_to_none_that_knows_one_class(engine):
+    """A trigger that fires before labels are known, or before a second class is, leaves the champion where it is."""
+    cols = columns(240)
+    cols["y"][:30] = "up"
+    run = engine(cols, stateless(trigger=triggers.every("1d")), batch="1d", label_delay="2d")
+    run.ledger.commit(run.engine.advance(Adopt(now=BEGIN, model=trained_elsewhere(columns(99)), reason="x")))
+    replay(run)
+    told = [decision.reason for turn in run.turns for decision in turn.decisions]
+    assert any("nothing to learn" in reason for reason in told)
+    assert any("too early, all 1 examples are 'up'" in reason for reason in told)
+    assert (run.versions[1].at - BEGIN) // (24 * HOUR) == 4
+
+
+def test_a_model_that_was_adopted_later_than_its_first_rows_is_compared(engine):
+    """Rows of the past may come after the adoption: a challenger is held against the adopted champion all the same."""
+    settings = {"gate": Gate(margin=0.1, mode="after")}
+    run = engine(columns(300), stateless(), batch="1d", settings=settings)
+    late = BEGIN + 10_000 * HOUR
+    run.ledger.commit(run.engine.advance(Adopt(now=late, model=trained_elsewhere(columns(99)), reason="x")))
+    replay(run, upto=7)
+    assert run.turns[-1].serving == "2.0"
+    assert run.engine._said[-1].shadow is not None
 
 
 def test_rejections_reach_the_triggers(engine):

@@ -287,6 +287,19 @@ class Appoint:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adopt:
+    """A model that was trained elsewhere becomes the first champion, before any row: there is no initial period.
+
+    ``model`` is a learner that holds it, ``classes`` are its classes in its own order.
+    """
+
+    now: int
+    model: Any
+    reason: str
+    classes: tuple[Label, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Whether to act, and why, in words an operator can read at 3 a.m."""
@@ -319,8 +332,9 @@ class Version:
         A stateless retrain raises MAJOR, a stateful update raises MINOR.
     parent : str or None
         The version that this one continued, or, after a stateless retrain, the one it replaces; None for the first.
-    kind : {"fit", "update", "start"}
-        A new model from a window, a continued one, or an untrained one that learns from the first row on.
+    kind : {"fit", "update", "start", "adopt"}
+        A new model from a window, a continued one, an untrained one that learns from the first row on, or one that was
+        trained elsewhere.
     at : int
         The instant of training.
     ready_at : int
@@ -345,7 +359,7 @@ class Version:
     major: int
     minor: int
     parent: str | None
-    kind: Literal["fit", "update", "start"]
+    kind: Literal["fit", "update", "start", "adopt"]
     at: int
     ready_at: int
     trained_rows: int

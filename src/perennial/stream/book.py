@@ -201,7 +201,6 @@ class Book:
     def __init__(self, schema: Schema, kind: TaskKind, classes: Sequence[Label] = ()) -> None:
         self.schema = schema
         self.classes: list[Label] = list(classes)
-        self._seeded = frozenset(classes)
         self._by_code = kind == "classification"
         self._class_of: NDArray[np.int32] = np.empty(0, dtype=np.int32)  # stream's label code -> class table code
         self._label_values: Sequence[Label] = ()
@@ -210,6 +209,10 @@ class Book:
         self._heap: list[_Due] = []
         self._pushed = 0
         self._overdue_from = 0  # rows before this position came due in an earlier turn
+
+    def know(self, classes: Sequence[Label]) -> None:
+        """Classes that are known before any label is, ahead of those that were; a stream's labels are of one type."""
+        self.classes = [*classes, *(label for label in self.classes if label not in classes)]
 
     # ------------------------------------------------------------------ rows and labels come
 
@@ -367,9 +370,11 @@ class Book:
             unseen = codes[found < 0]
             for code in unseen[np.sort(np.unique(unseen, return_index=True)[1])].tolist():
                 label = self._label_values[code]
-                if label not in self._seeded:
+                known = [(type(own), own) for own in self.classes]  # True is not 1
+                if (type(label), label) not in known:
                     self.classes.append(label)
-                self._class_of[code] = len(self.classes) - 1 if label not in self._seeded else self.classes.index(label)
+                    known.append((type(label), label))
+                self._class_of[code] = known.index((type(label), label))
             found = self._class_of[codes]
         return np.asarray(found, dtype=np.int32)
 
