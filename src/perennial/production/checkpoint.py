@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from perennial.core.errors import LedgerError
 from perennial.core.state import State
 from perennial.ledger.errors import MissingBlob
@@ -44,6 +46,11 @@ def restored(deployment: Deployment, state: State) -> Intake:
     intake = Intake(deployment.stream, deployment.learner.task)
     intake.restore(state.part("intake"))
     return intake
+
+
+def adopted(ledger: SqlLedger) -> dict[str, Any]:
+    """What the ledger says of the model that was adopted; empty if the deployment began otherwise."""
+    return next((saved.facts["adopted"] for saved in ledger.versions() if saved.version.kind == "adopt"), {})
 
 
 def other_settings(deployment: Deployment, state: State) -> str | None:

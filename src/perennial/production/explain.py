@@ -156,6 +156,8 @@ def services(history: History) -> tuple[Service, ...]:
             continue
         last = out[-1] if out else None
         if last is not None and last.version == entry.serving:
+            if entry.rows and len(out) == 1 and not last.rows:  # adopted before any row: it answers from the first on
+                last = replace(last, start=min(last.start, start))
             out[-1] = replace(last, rows=last.rows + entry.rows)
             continue
         if last is not None:
@@ -244,6 +246,7 @@ def explain(history: History, number: str) -> dict[str, Any]:
         "ready_at": iso(version.ready_at),
         "reason": version.reason,
         "window": saved.facts.get("window"),
+        "adopted": saved.facts.get("adopted"),
         "rows": {
             "count": version.trained_rows,
             "ranges": ranges,

@@ -80,17 +80,21 @@ def reproduce(deployment: Deployment, ledger: SqlLedger, number: str) -> Reprodu
     """
     saved = ledger.version(number)
     version = saved.version
+    if version.kind == "adopt":
+        raise LedgerError(
+            f"{number} was not trained here, and cannot be trained again: it was {version.reason}; compare that file"
+        )
     intake = checkpoint.restored(deployment, checkpoint.last(ledger))
     store = _Store(ledger, intake)
     if version.kind == "start":
-        examples = store.examples(np.empty(0, np.int64), deployment.learner.task, _seeded(deployment, intake))
+        examples = store.examples(np.empty(0, np.int64), deployment.learner.task, _seeded(deployment, ledger, intake))
         make = _starting(deployment, examples)
     else:
         lesson = _lesson(saved)
         position = _positions(lesson["rows"])
         _demand(store, number, position)
         entries = _upto(ledger, number)
-        labels, classes = _labels(ledger, entries, _seeded(deployment, intake), deployment.learner.task)
+        labels, classes = _labels(ledger, entries, _seeded(deployment, ledger, intake), deployment.learner.task)
         if len(classes) < lesson["classes"]:
             raise LedgerError(
                 f"{number} knew {lesson['classes']} classes, and the labels of turns up to its own name "
@@ -145,10 +149,11 @@ def _upto(ledger: SqlLedger, number: str) -> list[Entry]:
     raise LedgerError(f"no turn says that it trained {number}: see  perennial doctor")
 
 
-def _seeded(deployment: Deployment, intake: Intake) -> tuple[Label, ...]:
-    """Classes that are known before any label is."""
+def _seeded(deployment: Deployment, ledger: SqlLedger, intake: Intake) -> tuple[Label, ...]:
+    """Classes that are known before any label is: an adopted model's, and those of a boolean label."""
     boolean = deployment.learner.task == "classification" and intake.label_type == "bool"
-    return (False, True) if boolean else ()
+    own: list[Label] = checkpoint.adopted(ledger).get("classes", [])
+    return tuple(dict.fromkeys([*own, *((False, True) if boolean else ())]))
 
 
 def _labels(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, final
 
@@ -21,7 +21,7 @@ from perennial.core.errors import ConfigError, LedgerError
 from perennial.core.failpoints import reach
 from perennial.core.features import Features
 from perennial.core.protocols import Learner
-from perennial.core.records import Appoint, Batch, Close, Lesson, Revisions, Tick, Turn, Version, WaitingChanges
+from perennial.core.records import Adopt, Appoint, Batch, Close, Lesson, Revisions, Tick, Turn, Version, WaitingChanges
 from perennial.core.state import State, Stored
 from perennial.core.times import EPOCH, NEVER, iso, micros
 from perennial.engine import Engine, Event
@@ -47,8 +47,23 @@ Kind = Literal["batch", "tick", "close", "operator"]
 Tell = Callable[[str, dict[str, Any]], None]  #: takes an event's name and its facts
 
 
-def _silent(event: str, facts: dict[str, Any]) -> None:
+def silent(event: str, facts: dict[str, Any]) -> None:
     """Tell nobody."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adoption:
+    """A model that was trained elsewhere, checked and ready to be the first champion.
+
+    ``types`` are the features and ``words`` those of category columns that the model has codes for; ``probe`` are rows
+    to hold it against before and after it is saved. ``facts`` go to the ledger with the version.
+    """
+
+    event: Adopt
+    types: Mapping[str, Any]
+    words: Mapping[str, Sequence[str]]
+    probe: Features
+    facts: Mapping[str, Any]
 
 
 @final
@@ -72,7 +87,7 @@ class Run:
         If the ledger holds a deployment of this name with other settings, or its last state cannot be read.
     """
 
-    def __init__(self, deployment: Deployment, ledger: SqlLedger, lease: Lease, tell: Tell = _silent) -> None:
+    def __init__(self, deployment: Deployment, ledger: SqlLedger, lease: Lease, tell: Tell = silent) -> None:
         self._deployment = deployment
         self._ledger, self._lease, self._tell = ledger, lease, tell
         self._learner = deployment.learner
@@ -83,6 +98,7 @@ class Run:
                 "retention", deployment.retention, "the ledger was opened for another: give SqlLedger.open "
                 f"forgets={deployment.forgets}",
             )  # fmt: skip
+        self._adopted: Mapping[str, Any] = {}  # about the model that is being adopted
         self._recover()
 
     @property
@@ -212,7 +228,7 @@ class Run:
 
     def close(self) -> None:
         """The recording ends here: every label that its rows brought is joined, and nothing more is trained."""
-        if self._engine is None or self._closed:
+        if self.closed or self._engine is None:
             return
         last = self._intake.newest
         lines = self._intake.look_at_log(NEVER)
@@ -231,7 +247,7 @@ class Run:
     @property
     def closed(self) -> bool:
         """Whether the recording's end is durable, or there was none."""
-        return self._closed or self._engine is None
+        return self._closed or self._engine is None or not self._intake.rows
 
     def refresh(self) -> bool:
         """Look at the source anew; whether it may hold more than before."""
@@ -262,10 +278,13 @@ class Run:
 
     def _batch(self, arrived: Arrived) -> None:
         if self._engine is None:
-            if self._deployment.forgets:
-                forgetting.check_words(self._intake.schema, self._deployment.stream.word_rows)
-            self._engine = self._deployment.engine(self._intake.schema, self._trainer, self._intake.label_type)
+            self._engine = self._fresh_engine()
         self._event("batch", arrived.batch, arrived)
+
+    def _fresh_engine(self) -> Engine:
+        if self._deployment.forgets:
+            forgetting.check_words(self._intake.schema, self._deployment.stream.word_rows)
+        return self._deployment.engine(self._intake.schema, self._trainer, self._intake.label_type)
 
     def _event(self, kind: Kind, event: Event, arrived: Arrived | None = None) -> None:
         assert self._engine is not None
@@ -282,6 +301,30 @@ class Run:
         if self._deployment.forgets:
             return forgetting.golden_rows(batch.features.schema, self._deployment.quality)
         return batch.features.slice(0, 32)
+
+    def adopt(self, adoption: Adoption) -> None:
+        """Begin with a champion that was trained elsewhere: one turn, the first; see :mod:`.adopting`.
+
+        Raises
+        ------
+        LedgerError
+            If a turn was taken before.
+        LearnerError
+            If the model cannot be saved in a form that is trusted, or predicts otherwise once it was loaded.
+        """
+        if self._turn:
+            raise LedgerError(
+                f"deployment {self._deployment.name!r} has begun: a model is adopted before the first turn"
+            )
+        self._intake.begin(adoption.types, adoption.words)
+        self._engine = self._fresh_engine()
+        self._trainer.made.clear()
+        self._trainer.probe = adoption.probe
+        self._adopted = adoption.facts
+        trained = self._trainer.obtain(None, self._learner, lambda: adoption.event.model)
+        turn = self._engine.advance(replace(adoption.event, model=trained.model))
+        reach("turn.after")
+        self._commit("operator", turn, None, None)
 
     def erase(self, key: str) -> Erased:
         """Forget a subject: see :mod:`~perennial.production.erasing`. Several turns, each durable.
@@ -350,10 +393,12 @@ class Run:
 
     def _forgotten_words(self, codes: dict[str, set[int]]) -> dict[str, set[str]]:
         schema = self._intake.schema
+        own: dict[str, int] = checkpoint.adopted(self._ledger).get("words", {})
         out = {}
         for name, some in codes.items():
             column = schema.columns[int(name[1:])].name
-            out[column] = {schema.vocabularies[column].words[code] for code in some}
+            # words that an adopted model has codes for are its own: it would not understand another code
+            out[column] = {schema.vocabularies[column].words[code] for code in some if code >= own.get(column, 0)}
         return out
 
     def _blank(self, segment: Segment, rows: NDArray[np.bool_]) -> None:
@@ -409,7 +454,8 @@ class Run:
         born = {s.version.number: e.turn for e in self._ledger.entries() for s in e.versions}
         out = []
         for saved in versions:
-            if saved.golden and born[saved.version.number] in turns:
+            first = saved.facts.get("adopted", {}).get("rows", 0)  # it was held against the first rows of all
+            if saved.golden and (born[saved.version.number] in turns or positions[0] < first):
                 self._ledger.forget(saved.golden)
                 out.append(saved.version.number)
         return tuple(out)
@@ -444,7 +490,7 @@ class Run:
         else:
             segment, thinned = self._segment(arrived), []
             released = self._released(turn.now, segment)
-        self._first = self._first if self._first is not None else turn.now
+        self._first = turn.now if self._first is None and batch is not None else self._first
         whole = self._whole_state(now, closed)
         entry = Entry(
             turn=self._turn,
@@ -522,7 +568,7 @@ class Run:
                 out.append(self._started(version))
                 continue
             kept = next(made)
-            out.append(self._saved(version, kept.blob, kept.state, kept.cpu_seconds, lessons[version.number]))
+            out.append(self._saved(version, kept.blob, kept.state, kept.cpu_seconds, lessons.get(version.number)))
         return tuple(out)
 
     def _started(self, version: Version) -> Saved:
@@ -536,6 +582,8 @@ class Run:
             "strategy": str(self._deployment.strategy),
             "window": str(self._deployment.strategy.window) if version.kind == "fit" else None,
         }
+        if version.kind == "adopt":
+            facts["adopted"] = dict(self._adopted)
         if lesson is not None:
             facts["lesson"] = {
                 "rows": _ranges(lesson.position),

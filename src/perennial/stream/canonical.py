@@ -5,7 +5,7 @@ A backtest puts a whole history through it and a production run one batch after 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, final
@@ -153,18 +153,31 @@ class Canonical:
         """Features of rows that wait for the end of their instant; None if there are none."""
         return None if self._lookback is None else self._lookback.finish()
 
+    def begin(self, types: Mapping[str, Any], words: Mapping[str, Sequence[str]]) -> None:
+        """Know the features, and words of category columns with their codes, before any row."""
+        if not types:
+            raise DataError("no column is left to be a feature: see `drop` and the columns that have a role")
+        encoder = Encoder(types, self._stream.text, self._stream.word_rows)
+        for name in self._stream.text:
+            if name not in types:
+                raise ConfigError("text", name, f"no such feature: {nearest(name, types)}")
+        for name, some in words.items():
+            encoder.schema.vocabularies[name].encode(some)
+        self._encoder = encoder
+
+    @property
+    def feature_types(self) -> dict[str, Any] | None:
+        """Type of each feature; None as long as only rows can tell: those that a function builds."""
+        if self._encoder is not None:
+            return self._encoder.types
+        return None if self._lookback is not None else {name: self._types[name] for name in self._features}
+
     def encode(self, table: Any) -> tuple[dict[str, Any], NDArray[np.uint8]]:
         """Stored columns of a feature table, the digests of rows among them, and these digests, shape (n, 16)."""
         if self._encoder is None:
-            types = {field.name: field.type for field in table.schema}
-            if not types:
-                raise DataError("no column is left to be a feature: see `drop` and the columns that have a role")
-            self._encoder = Encoder(types, self._stream.text, self._stream.word_rows)
-            for name in self._stream.text:
-                if name not in types:
-                    raise ConfigError("text", name, f"no such feature: {nearest(name, types)}")
+            self.begin({field.name: field.type for field in table.schema}, {})
         arrays = [c.combine_chunks() if isinstance(c, pa.ChunkedArray) else c for c in table.columns]
-        stored, digests = self._encoder.encode(arrays, self._encoded)
+        stored, digests = self.encoder.encode(arrays, self._encoded)
         self._encoded += table.num_rows
         columns = {f"f{j}": column for j, column in enumerate(stored)}
         bytes_of = pa.py_buffer(np.ascontiguousarray(digests))

@@ -239,6 +239,15 @@ class Intake:
         return self._canonical.zone
 
     @property
+    def feature_types(self) -> dict[str, Any] | None:
+        """Canonical type of each feature; None as long as only rows can tell: those that a function builds."""
+        return self._canonical.feature_types
+
+    def begin(self, types: Mapping[str, Any], words: Mapping[str, Sequence[str]]) -> None:
+        """Know the features, and words of category columns with their codes, before any row was taken."""
+        self._canonical.begin(types, words)
+
+    @property
     def label_type(self) -> str:
         """``"string"``, ``"int64"``, ``"bool"`` or ``"double"``."""
         return str(self._canonical.label_type)
