@@ -306,6 +306,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def convention(self) -> Mapping[str, object]:
+        """How rows are shown to the framework, where that has ever changed; part of the identity."""
+        ...
+
+    @property
     def threads(self) -> int:
         """Threads that training and prediction use."""
         ...
@@ -470,6 +475,7 @@ def _described(engine: Engine, kind: str, options: Mapping[str, object]) -> str:
             "options": dict(options),
             "versions": {engine.framework: engine.version, "numpy": np.__version__},
             "threads": engine.threads,
+            **engine.convention,
         }
     )
 

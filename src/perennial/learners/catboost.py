@@ -9,6 +9,7 @@ import io
 import math
 import os
 import tempfile
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, final
 
@@ -143,6 +144,11 @@ class CatBoost:
         return int(self._set(_THREADS))
 
     @property
+    def convention(self) -> Mapping[str, object]:
+        """Whole numbers that the estimator names as categories are told as whole numbers, also beside a null."""
+        return {"rows": 2} if self._params.get("cat_features") is not None else {}
+
+    @property
     def random_state(self) -> object:
         """The user's seed, or None."""
         return self._set(_SEEDS)
@@ -182,9 +188,12 @@ class CatBoost:
             return features.matrix()
         features.matrix()  # words and dates are refused by name here, as for the other frameworks
         frame = features.frame().copy(deep=False)
+        types = {column.name: column.dtype for column in features.schema.columns}
         for name in categories:
             column = frame[name]
-            if column.dtype.kind not in "iu":
+            if types[name].lstrip("u").startswith("int") and column.dtype.kind == "f":
+                column = column.astype("Int64")  # a null made floats of them, and "1.0" is another word than "1"
+            if not isinstance(column.dtype, np.dtype) or column.dtype.kind not in "iu":
                 frame[name] = column.astype(object).where(column.notna(), _NULL).astype(str)
         return frame
 

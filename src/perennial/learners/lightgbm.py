@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, final
 
 import lightgbm as lgb
@@ -99,6 +101,7 @@ class LightGBM:
     """
 
     framework = "lightgbm"
+    convention: Mapping[str, object] = MappingProxyType({})
     ending = ".txt"
     opens = (
         "lightgbm.Booster(model_file=path).predict(matrix), "

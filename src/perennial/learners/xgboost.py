@@ -6,7 +6,9 @@ This module imports XGBoost: load it through the registry, which does so only wh
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, final
 
 import numpy as np
@@ -93,6 +95,7 @@ class XGBoost:
     """
 
     framework = "xgboost"
+    convention: Mapping[str, object] = MappingProxyType({})
     ending = ".ubj"
     opens = (
         "xgboost.Booster(model_file=path).predict(xgboost.DMatrix(matrix)), "

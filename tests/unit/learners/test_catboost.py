@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from perennial.core.errors import ConfigError, LearnerError
+from perennial.core.features import Chunk, Column, Features, Kind, Schema
 from perennial.core.records import Examples
 from perennial.learners.boosting import Growth, Target, gradients, probabilities, refitted
 from perennial.testing import make_examples
@@ -75,6 +77,24 @@ def test_categories_are_strings_in_a_frame() -> None:
     model = learner.fit(examples, 1)
     assert np.array_equal(model.predict(examples.features).proba, plain.predict_proba(frame))
     assert np.array_equal(learner.load(model.save()).predict(examples.features).proba, plain.predict_proba(frame))
+
+
+def test_a_whole_number_is_the_same_word_beside_a_null() -> None:
+    """A category of whole numbers keeps its words in a batch that has a null: "1" there, and not "1.0"."""
+    schema = Schema([Column("shop", Kind.NUMBER, "int64"), Column("a", Kind.NUMBER, "double")])
+
+    def rows(shops: list[int | None]) -> Features:
+        columns = {"shop": pa.array(shops, pa.int64()), "a": pa.array(np.linspace(0.0, 1.0, len(shops)))}
+        return Features.of(Chunk(pa.table(columns), schema))
+
+    shops = [i % 3 for i in range(300)]
+    frame = rows(shops).frame()
+    plain = cb.CatBoostClassifier(**SMALL, **QUIET).fit(frame, np.array(shops) == 1, cat_features=["shop"])
+    model = ours.wrap(cb.CatBoostClassifier(**SMALL, cat_features=["shop"])).adopted(plain, (False, True))
+    for beside in (2, None):
+        told = model.predict(rows([1, 0, beside])).proba
+        assert told is not None
+        assert np.array_equal(told[:2], plain.predict_proba(rows([1, 0, 2]).frame())[:2])
 
 
 def test_categories_are_updated() -> None:
