@@ -233,6 +233,11 @@ class Engine:
         """The version that answers."""
         return _number(self._champion)
 
+    @property
+    def golden(self) -> GoldenSet | None:
+        """The rows of the gate's golden set, where it has one."""
+        return self._golden
+
     def erase(self, position: NDArray[np.int64], renamed: Mapping[str, str]) -> None:
         """Rows that are learned by nothing from now on, and whose labels are forgotten.
 

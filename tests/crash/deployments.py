@@ -98,7 +98,7 @@ def classes() -> Any:
 
 
 def values() -> Any:
-    """A regression that is updated now and then, of a deployment that keeps no row."""
+    """A regression that is updated now and then, its labels in a log, of a deployment that keeps no row."""
     from sklearn.linear_model import SGDRegressor
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -163,13 +163,13 @@ def deployment(strategy: str, url: str, place: Path) -> Deployment:
 
 def forgetful(strategy: str, url: str, place: Path, retention: Any = "none") -> Deployment:
     """A deployment that keeps no row, or the same keeping them; its files are in ``place``."""
-    label, drop = ("class", ("y", "n")) if strategy == "classes" else ("y", ("class", "note", "word"))
-    stream = pn.Stream(
-        place / "rows", time="at", target=label, time_zone="UTC", label_delay="7h", batch="1d", id="id", key="who",
-        weight=None if strategy == "classes" else "w", text=("note",) if strategy == "classes" else (),
-        word_rows=10 if retention else 1,
-        drop=(*drop, "w") if strategy == "classes" else drop,
-    )  # fmt: skip
+    facts: dict[str, Any] = {"time": "at", "time_zone": "UTC", "batch": "1d", "id": "id", "key": "who"}
+    if strategy == "classes":
+        facts |= {"target": "class", "label_delay": "7h", "text": ("note",), "drop": ("y", "n", "w")}
+    else:  # labels come in a log
+        facts |= {"target": "said", "labels": place / "rows" / "said", "label_wait": "2d", "weight": "w"}
+        facts["drop"] = ("y", "class", "note", "word")
+    stream = pn.Stream(place / "rows", word_rows=10 if retention else 1, **facts)
     return Deployment(
         name=place.name, stream=stream, strategy=FORGETFUL[strategy](), ledger=url, blobs=place / "blobs",
         retention=retention, trust=Trust(types=("tests.crash.planted.numbers",)),

@@ -51,12 +51,16 @@ def numbers(frame: Any) -> Any:
 
 
 def write(folder: Path, files: int = 3) -> None:
-    """The rows as files of a stream."""
+    """The rows as files of a stream, and their labels as a log beside them."""
     table = rows()
     folder.mkdir(parents=True)
     cuts = np.linspace(0, ROWS, files + 1).astype(int)
     for i, (low, high) in enumerate(pairwise(cuts)):
         pq.write_table(table.slice(low, high - low), folder / f"{i}.parquet")
+    known = table.column("at").to_numpy() + np.timedelta64(7, "h")
+    log = pa.table({"id": table.column("id"), "said": table.column("y"), "known_at": known})
+    (folder / "said").mkdir()
+    pq.write_table(log.filter(log.column("said").is_valid()), folder / "said" / "log.parquet")
 
 
 def needles(table: Any) -> list[dict[bytes, str]]:

@@ -56,7 +56,9 @@ def command(
     labels = [word.strip() for word in classes.split(",")] if classes else []
     try:
         with (
-            SqlLedger.open(deployment.ledger, deployment.name, blobs=deployment.blobs) as ledger,
+            SqlLedger.open(
+                deployment.ledger, deployment.name, blobs=deployment.blobs, forgets=deployment.forgets
+            ) as ledger,
             leased(ledger, holder, timedelta(seconds=lease), lambda *_: None) as held,
             threadpool_limits(1),
         ):

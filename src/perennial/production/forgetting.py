@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from perennial.core.errors import ConfigError
 from perennial.core.features import Features, Schema
 from perennial.core.protocols import Memorises
+from perennial.gate import Gate
 from perennial.learners.golden import synthetic
 from perennial.ledger.records import Segment
 from perennial.ledger.sql import SqlLedger
@@ -36,8 +37,8 @@ def check(deployment: Deployment) -> None:
     Raises
     ------
     ConfigError
-        If the strategy trains on windows, the model memorises, features look back, an ingest log keeps what was taken,
-        or it shall only observe.
+        If the strategy trains on windows, the model memorises, features look back, the gate holds rows out, an ingest
+        log keeps what was taken, or it shall only observe.
     """
     strategy, learner = deployment.strategy, deployment.learner
     if strategy.refits:
@@ -51,6 +52,11 @@ def check(deployment: Deployment) -> None:
         raise ConfigError(
             "retention", "none", "features that look back are built from past rows, and none are kept: leave out "
             "`features`, or give a duration",
+        )  # fmt: skip
+    if isinstance(deployment.gate, Gate) and deployment.gate.needs_rows:
+        raise ConfigError(
+            "gate.held_out", str(deployment.gate.held_out), "rows are held out of a fit to judge it by, and with "
+            "retention none none are kept: leave it out, a challenger is then watched on the rows to come",
         )  # fmt: skip
     for setting in ("source", "labels"):
         address = getattr(deployment.stream, setting)

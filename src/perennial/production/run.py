@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from perennial.core.errors import ConfigError, LedgerError
 from perennial.core.failpoints import reach
-from perennial.core.features import Features
+from perennial.core.features import Features, Schema
 from perennial.core.protocols import Learner
 from perennial.core.records import Adopt, Appoint, Batch, Close, Lesson, Revisions, Tick, Turn, Version, WaitingChanges
 from perennial.core.state import State, Stored
@@ -298,9 +298,14 @@ class Run:
 
     def _probe(self, batch: Batch) -> Features:
         """The rows by which a saved model is known again."""
-        if self._deployment.forgets:
-            return forgetting.golden_rows(batch.features.schema, self._deployment.quality)
-        return batch.features.slice(0, 32)
+        return self._supplied(batch.features.schema) if self._deployment.forgets else batch.features.slice(0, 32)
+
+    def _supplied(self, schema: Schema) -> Features:
+        """Rows that are none of the stream's: the gate's golden set, or made up."""
+        assert self._engine is not None
+        if (golden := self._engine.golden) is not None:
+            return golden.features(schema).slice(0, 32)
+        return forgetting.golden_rows(schema, self._deployment.quality)
 
     def adopt(self, adoption: Adoption) -> None:
         """Begin with a champion that was trained elsewhere: one turn, the first; see :mod:`.adopting`.
@@ -319,7 +324,7 @@ class Run:
         self._intake.begin(adoption.types, adoption.words)
         self._engine = self._fresh_engine()
         self._trainer.made.clear()
-        self._trainer.probe = adoption.probe
+        self._trainer.probe = self._supplied(self._intake.schema) if self._deployment.forgets else adoption.probe
         self._adopted = adoption.facts
         trained = self._trainer.obtain(None, self._learner, lambda: adoption.event.model)
         turn = self._engine.advance(replace(adoption.event, model=trained.model))
