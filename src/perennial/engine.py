@@ -73,7 +73,7 @@ from perennial.metrics.money import Prices
 from perennial.strategies import Situation, Strategy
 from perennial.stream.blocks import BlockSums
 from perennial.stream.book import Book
-from perennial.stream.pending import Pending, Waiting
+from perennial.stream.pending import Pending, PendingBatch
 from perennial.stream.quality import Quality
 
 Event = Batch | Tick | Appoint | Adopt | Close
@@ -454,7 +454,7 @@ class Engine:
             return None
         return self._trial.shown[0] if self._gate.mode == "before" else self._newest
 
-    def _compare(self, batch: Waiting, position: NDArray[np.int64], labels: NDArray[Any]) -> None:
+    def _compare(self, batch: PendingBatch, position: NDArray[np.int64], labels: NDArray[Any]) -> None:
         """Give rows to the trial that both lines had predicted before either learned them."""
         trial = self._trial
         if trial is None or batch.trial != trial.number:
@@ -995,7 +995,7 @@ class Engine:
         if self._wait:
             out, until = len(batch), max(int(batch.time.max()) + self._wait, _last_known(batch))
         if out:
-            waiting = Waiting(batch.first, len(batch), prediction, major, out, until)
+            waiting = PendingBatch(batch.first, len(batch), prediction, major, out, until)
             if shadow is not None:
                 waiting.shadow, waiting.time, waiting.trial = shadow, batch.time, self._trials
                 waiting.members = self._members(batch.features)

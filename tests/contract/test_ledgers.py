@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from perennial.core import failpoints
 from perennial.core.errors import ConfigError, FormatError, LedgerError
-from perennial.core.records import Decision, Loss, Verdict, Version, Waiting, WaitingChanges
+from perennial.core.records import Decision, Loss, Verdict, Version, WaitingChanges, WaitingRow
 from perennial.core.times import NEVER
 from perennial.ledger import sql
 from perennial.ledger.blobs import LocalBlobs
@@ -355,43 +355,48 @@ def wait(ledger: SqlLedger, lease: Lease, turn: int, **changes: object) -> None:
 
 def test_rows_wait_for_a_label_until_they_need_not(open_ledger, ledger, lease):
     """They are found by the digest of their id, can share one, and go when their time is over or they are erased."""
-    rows = [Waiting(key(i), i, 100 + i) for i in range(4)]
+    rows = [WaitingRow(id=key(i), position=i, time=100 + i) for i in range(4)]
     wait(ledger, lease, 0, added=rows)
-    wait(ledger, lease, 1, added=[Waiting(key(1), 12, 90, True)], named=[(key(3), 3)])
+    wait(ledger, lease, 1, added=[WaitingRow(id=key(1), position=12, time=90, named=True)], named=[(key(3), 3)])
     other = open_ledger("other")
     for reader in (ledger, open_ledger()):
         found = reader.waiting([key(9), key(1), key(3)])
-        assert found == {key(1): [rows[1], Waiting(key(1), 12, 90, True)], key(3): [replace(rows[3], named=True)]}
+        assert found == {
+            key(1): [rows[1], WaitingRow(id=key(1), position=12, time=90, named=True)],
+            key(3): [replace(rows[3], named=True)],
+        }
     assert ledger.waiting([]) == other.waiting([key(1)]) == {}
     wait(ledger, lease, 2, until=101, gone=[(key(3), 3)])
     assert ledger.waiting([key(i) for i in range(4)]) == {key(2): [rows[2]]}
-    wait(ledger, lease, 3, until=200, added=[Waiting(key(5), 31, 150)])
-    assert ledger.waiting([key(2), key(5)]) == {key(5): [Waiting(key(5), 31, 150)]}, "a turn's own rows wait a turn"
+    wait(ledger, lease, 3, until=200, added=[WaitingRow(id=key(5), position=31, time=150)])
+    assert ledger.waiting([key(2), key(5)]) == {key(5): [WaitingRow(id=key(5), position=31, time=150)]}, (
+        "a turn's own rows wait a turn"
+    )
     assert ledger.check() == []
 
 
 def test_many_rows_wait(ledger, lease):
     """More ids than one statement takes are looked up all the same."""
-    rows = [Waiting(i.to_bytes(16), i % 10, i) for i in range(sql._IDS + 3)]
+    rows = [WaitingRow(id=i.to_bytes(16), position=i % 10, time=i) for i in range(sql._IDS + 3)]
     wait(ledger, lease, 0, added=rows)
     assert ledger.waiting([row.id for row in rows]) == {row.id: [row] for row in rows}
 
 
 def test_what_waits_is_part_of_its_turn(ledger, lease, monkeypatch):
     """A commit that fails changes nothing among the rows that wait."""
-    wait(ledger, lease, 0, added=[Waiting(key(1), 1, 5)])
+    wait(ledger, lease, 0, added=[WaitingRow(id=key(1), position=1, time=5)])
     before = everything(ledger)
     with monkeypatch.context() as broken:
         broken.setattr(failpoints, "reach", lambda name: (_ for _ in ()).throw(OSError) if "inside" in name else None)
         with pytest.raises((OSError, StorageError)):
-            wait(ledger, lease, 1, until=9, added=[Waiting(key(2), 12, 15)])
-    assert ledger.waiting([key(1), key(2)]) == {key(1): [Waiting(key(1), 1, 5)]}
+            wait(ledger, lease, 1, until=9, added=[WaitingRow(id=key(2), position=12, time=15)])
+    assert ledger.waiting([key(1), key(2)]) == {key(1): [WaitingRow(id=key(1), position=1, time=5)]}
     assert everything(ledger) == before
 
 
 def test_a_row_that_waits_and_was_never_taken_is_found(ledger, lease):
     """`check` knows how many rows the turns brought."""
-    wait(ledger, lease, 0, added=[Waiting(key(1), 10, 5)])
+    wait(ledger, lease, 0, added=[WaitingRow(id=key(1), position=10, time=5)])
     assert [finding.what for finding in ledger.check()] == ["row 10 waits for a label, and 10 rows were taken"]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import secrets
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -26,7 +25,7 @@ from perennial.production.service import keep_current, leased
 from perennial.stream.feed import OffsetGone, Position, feed_of
 from perennial.stream.ingest import IngestLog
 from tests.crash import deployments
-from tests.crash.test_kill import postgres
+from tests.crash.test_kill import served  # noqa: F401 - a fixture
 
 YAML = """\
 name: shop
@@ -126,21 +125,21 @@ def test_perennial_begins_on_a_log(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("strategy", "database"),
+    ("strategy", "kind"),
     [("lightgbm", "sqlite"), ("sgd", "sqlite"), ("linear", "sqlite"), ("sgd", "postgres")],
 )
-def test_a_run_on_a_log_equals_one_on_files(tmp_path, strategy, database):
+def test_a_run_on_a_log_equals_one_on_files(tmp_path, served, strategy, kind):  # noqa: F811 - the fixture
     """Every version, prediction, label and stored row is the same, bit for bit; the rows come while it runs."""
     told = {}
-    for kind in ("files", "log"):
-        place = tmp_path / kind
+    for source in ("files", "log"):
+        place = tmp_path / source
         deployments.write_stream(place / "rows")
         made = deployments.deployment(strategy, f"sqlite:///{place}/ledger.db", place)
-        if kind == "log":
+        if source == "log":
             every = pa.concat_tables([pq.read_table(file) for file in sorted((place / "rows").iterdir())])
             url = f"sqlite:///{place}/ingest.db?log=rows"
-            if database == "postgres":
-                url = f"{postgres()}?log=rows-{secrets.token_hex(8)}"
+            if kind == "postgres":
+                url = f"{served}&log=rows"
             IngestLog.open(url, every.schema).close()
             made = dataclasses.replace(made, stream=dataclasses.replace(made.stream, source=url))
             for low, high in pairwise((0, 60, 61, 200, len(every))):
@@ -149,7 +148,7 @@ def test_a_run_on_a_log_equals_one_on_files(tmp_path, strategy, database):
         deployments.run(made)
         found = deployments.remembered(made)
         found["entries"] = [dataclasses.replace(e, position="", checkpoint="") for e in found["entries"]]
-        told[kind] = found
+        told[source] = found
     for name, found in told["files"].items():
         assert told["log"][name] == found, name
 

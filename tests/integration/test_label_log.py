@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -25,12 +23,12 @@ from perennial.production import Deployment, Run, tables
 from perennial.production.service import keep_current, leased
 from perennial.stream import label_log
 from perennial.stream.feed import OffsetGone
+from tests import postgres
 from tests.integration.test_parity import same_as_replayed
 
 START = np.datetime64("2026-01-01", "us")
 HOUR, DAY = np.timedelta64(1, "h"), np.timedelta64(1, "D")
 N = 30 * 24
-POSTGRES = os.environ.get("PERENNIAL_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/test")
 
 STATEFUL = strategies.Stateful(
     SGDClassifier(loss="log_loss", random_state=0), initial="8d", trigger=triggers.every("1d")
@@ -264,35 +262,21 @@ def test_a_table_of_a_database_is_a_log(tmp_path):
 
 def test_a_table_of_postgresql_is_a_log(tmp_path):
     """Lines are followed in the order of their commits, one transaction each; ledger and log may share a database."""
-    url, name = postgres(), f"labels_{uuid.uuid4().hex[:12]}"
     table, log, settings = plain()
     (tmp_path / "rows").mkdir()
-    add = table_of(url, name)
-    add(log.slice(0, 1))
-    in_files(table.slice(0, 1), tmp_path / "rows", "0000-", [])
-    address = url.replace("postgresql+psycopg", "postgresql") + f"?table={name}"
-    made = deployment(tmp_path, tmp_path / "rows", address, **settings)
-    made = replace(made, name=name, ledger=url, blobs=tmp_path / "blobs")
-    (tmp_path / "rows" / "0000-00000.parquet").unlink()
-    arriving(made, table, log.slice(1), tmp_path, 3, add)
-    with SqlLedger.open(url, name, blobs=made.blobs) as ledger:
-        assert ledger.check() == []
-    assert same_as_replayed(made, tmp_path / "prepared") > 3
-    engine = sa.create_engine(url, poolclass=sa.NullPool)
-    with engine.begin() as connection:
-        connection.execute(sa.text(f"DROP TABLE {name}"))
-
-
-def postgres():
-    """The URL of a PostgreSQL server, or a skip."""
-    engine = sa.create_engine(POSTGRES)
-    try:
-        with engine.connect():
-            return POSTGRES
-    except sa.exc.OperationalError as error:
-        pytest.skip(f"no PostgreSQL at {POSTGRES}: set PERENNIAL_POSTGRES ({error.orig})")
-    finally:
-        engine.dispose()
+    with postgres.schema() as url:
+        add = table_of(url, "said")
+        add(log.slice(0, 1))
+        in_files(table.slice(0, 1), tmp_path / "rows", "0000-", [])
+        own = sa.make_url(url).query["options"].partition("=")[2]
+        address = postgres.URL.replace("postgresql+psycopg", "postgresql") + f"?table=said&schema={own}"
+        made = deployment(tmp_path, tmp_path / "rows", address, **settings)
+        made = replace(made, ledger=url, blobs=tmp_path / "blobs")
+        (tmp_path / "rows" / "0000-00000.parquet").unlink()
+        arriving(made, table, log.slice(1), tmp_path, 3, add)
+        with SqlLedger.open(url, made.name, blobs=made.blobs) as ledger:
+            assert ledger.check() == []
+        assert same_as_replayed(made, tmp_path / "prepared") > 3
 
 
 def test_a_log_in_any_order(tmp_path):

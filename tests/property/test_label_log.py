@@ -13,7 +13,7 @@ import pyarrow as pa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from perennial.core.records import Joined, Waiting
+from perennial.core.records import Joined, WaitingRow
 from perennial.core.state import State
 from perennial.replay.run import _revisions
 from perennial.stream import Stream
@@ -44,8 +44,8 @@ class Told:
     def read(self, position: Position, types: Mapping[str, Any], *, grows: bool = True) -> Iterator[Run]:
         for start in range(position.rows, self.upto, self.chunk):
             some = self.table.slice(start, min(self.chunk, self.upto - start))
-            for rows, _ in open_source(some).blocks(dict(types)):
-                yield Run(rows=rows, file="told", start=start)
+            for block in open_source(some).blocks(dict(types)):
+                yield Run(rows=block.rows, file="told", start=start)
 
 
 @dataclass
@@ -125,10 +125,10 @@ class Table:
     """The rows that wait, as a ledger keeps them."""
 
     def __init__(self) -> None:
-        self.rows: list[Waiting] = []
+        self.rows: list[WaitingRow] = []
 
-    def find(self, ids: Any) -> dict[bytes, list[Waiting]]:
-        out: dict[bytes, list[Waiting]] = {}
+    def find(self, ids: Any) -> dict[bytes, list[WaitingRow]]:
+        out: dict[bytes, list[WaitingRow]] = {}
         for row in self.rows:
             if row.id in set(ids):
                 out.setdefault(row.id, []).append(row)

@@ -897,7 +897,7 @@ def test_a_model_that_was_adopted_later_than_its_first_rows_is_compared(engine):
     run.ledger.commit(run.engine.advance(Adopt(now=late, model=trained_elsewhere(columns(99)), reason="x")))
     replay(run, upto=7)
     assert run.turns[-1].serving == "2.0"
-    assert run.engine._said[-1].shadow is not None
+    assert run.engine._pending._batches[-1].shadow is not None
 
 
 def test_rejections_reach_the_triggers(engine):

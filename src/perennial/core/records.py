@@ -180,8 +180,8 @@ class Revisions:
     replaces: NDArray[np.bool_] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingRow:
     """A row that may still get a label from a log: its position and event time, by a digest of its id.
 
     ``named`` says that the log gave it a label before.
@@ -202,7 +202,7 @@ class WaitingChanges:
     """
 
     until: int
-    added: Sequence[Waiting] = ()
+    added: Sequence[WaitingRow] = ()
     named: Sequence[tuple[bytes, int]] = ()
     gone: Sequence[tuple[bytes, int]] = ()
 

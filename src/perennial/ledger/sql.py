@@ -21,7 +21,7 @@ import sqlalchemy as sa
 
 from perennial.core import failpoints
 from perennial.core.errors import ConfigError, LedgerError, nearest
-from perennial.core.records import Verdict, Waiting, WaitingChanges
+from perennial.core.records import Verdict, WaitingChanges, WaitingRow
 from perennial.core.times import micros
 from perennial.ledger import rows
 from perennial.ledger.blobs import BlobStore, open_blobs, verified
@@ -529,15 +529,17 @@ class SqlLedger:
         connection.execute(self._say.drop_payload, {"gone": old})
         return [old] if row.outside else []
 
-    def waiting(self, ids: Sequence[bytes]) -> dict[bytes, list[Waiting]]:
+    def waiting(self, ids: Sequence[bytes]) -> dict[bytes, list[WaitingRow]]:
         """The rows that wait for a label of a log, of these digests of ids; in order of position."""
-        out: dict[bytes, list[Waiting]] = {}
+        out: dict[bytes, list[WaitingRow]] = {}
         if not ids:
             return out
         with self._database.reading() as connection:
             for first in range(0, len(ids), _IDS):
                 for row in connection.execute(self._say.find_waiting, {"ids": ids[first : first + _IDS]}):
-                    out.setdefault(row.id, []).append(Waiting(row.id, row.position, row.time, row.named))
+                    out.setdefault(row.id, []).append(
+                        WaitingRow(id=row.id, position=row.position, time=row.time, named=row.named)
+                    )
         return out
 
     # -- aliases

@@ -106,7 +106,7 @@ def golden_rows(schema: Schema, quality: Quality) -> Features:
 
 
 @final
-class Waiting:
+class Thinning:
     """The segments of a deployment that forgets, and how many rows of each still hold something, as far as is known.
 
     A row that waits no longer never waits again, so that a count says which rows these are.

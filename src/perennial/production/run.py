@@ -33,7 +33,7 @@ from perennial.ledger.sql import SqlLedger
 from perennial.production import checkpoint, erasing, forgetting, tables
 from perennial.production.deployment import Deployment
 from perennial.production.erasing import Erased
-from perennial.production.forgetting import Waiting
+from perennial.production.forgetting import Thinning
 from perennial.production.trainer import SavingTrainer
 from perennial.stream.calendar import Calendar
 from perennial.stream.intake import Arrived, Bounds, Intake
@@ -92,7 +92,7 @@ class Run:
         self._ledger, self._lease, self._tell = ledger, lease, tell
         self._learner = deployment.learner
         self._trainer = SavingTrainer(deployment.trust)
-        self._waiting = Waiting(ledger) if deployment.forgets else None
+        self._thinning = Thinning(ledger) if deployment.forgets else None
         if ledger.forgets != deployment.forgets:
             raise ConfigError(
                 "retention", deployment.retention, "the ledger was opened for another: give SqlLedger.open "
@@ -490,8 +490,8 @@ class Run:
         versions = self._versions(turn)
         now = turn.now if self._now is None else max(self._now, turn.now)
         closed = self._closed or kind == "close"
-        if self._waiting is not None:
-            segment, thinned, released = self._forget(self._waiting, arrived, turn.now, closed)
+        if self._thinning is not None:
+            segment, thinned, released = self._forget(self._thinning, arrived, turn.now, closed)
         else:
             segment, thinned = self._segment(arrived), []
             released = self._released(turn.now, segment)
@@ -534,8 +534,8 @@ class Run:
         self._alive += [brought for brought in (segment, *thinned) if brought is not None]
         for gone in released:  # of equal ones the ledger lets go of the oldest
             self._alive.remove(next(segment for segment in self._alive if segment.digest == gone))
-        if self._waiting is not None:
-            self._waiting.keep(self._alive)
+        if self._thinning is not None:
+            self._thinning.keep(self._alive)
         self._say(entry, turn)
         self._intake.trim()  # never before: a source of ours holds rows until the ledger does
 
@@ -610,7 +610,7 @@ class Run:
         )
 
     def _forget(
-        self, waiting: Waiting, arrived: Arrived | None, now: int, closed: bool
+        self, thinning: Thinning, arrived: Arrived | None, now: int, closed: bool
     ) -> tuple[Segment | None, list[Segment], tuple[str, ...]]:
         """Rid the store of rows that wait no longer: the turn's own segment, what is thinner now, and what is gone."""
         assert self._engine is not None
@@ -618,13 +618,13 @@ class Run:
         brought, thinned, released = None, [], []
         renamed: dict[str, str] = {}
         if arrived is not None:
-            brought = waiting.take(_described(arrived), wanted, arrived.segment)
+            brought = thinning.take(_described(arrived), wanted, arrived.segment)
             renamed[arrived.name] = brought.digest
         in_play = self._engine.chunks
         for segment in self._alive:
             if segment.digest not in in_play:
                 released.append(segment.digest)
-            elif (thin := waiting.thin(segment, wanted)) is not None:
+            elif (thin := thinning.thin(segment, wanted)) is not None:
                 thinned.append(thin)
                 released.append(segment.digest)
                 renamed[segment.digest] = thin.digest

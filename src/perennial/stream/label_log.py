@@ -20,7 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from perennial.core.errors import ConfigError, DataError, nearest
-from perennial.core.records import Waiting, WaitingChanges
+from perennial.core.records import WaitingChanges, WaitingRow
 from perennial.core.state import State
 from perennial.core.times import NEVER, micros, spell
 from perennial.stream.feed import Feed, Growing, OffsetGone, Owned, Position, Run, feed_of, known_files
@@ -36,7 +36,7 @@ AHEAD = 1 << 16
 PARKED = 1 << 16
 
 #: the rows that wait for a label, by digest of their id: those of the digests that are asked for
-Find = Callable[[Sequence[bytes]], Mapping[bytes, Sequence[Waiting]]]
+Find = Callable[[Sequence[bytes]], Mapping[bytes, Sequence[WaitingRow]]]
 
 _WIDTH = 16  # bytes of a digest
 
@@ -131,7 +131,7 @@ class LabelLog:
         self._parked: _Parked = {}
         self._coming = _Coming.of(())
         self._matched: list[tuple[int, int, int, Any]] = []
-        self._added: list[Waiting] = []
+        self._added: list[WaitingRow] = []
         self._named: list[tuple[bytes, int]] = []
         self._late = self._early = self._unknown = 0
 
@@ -280,7 +280,7 @@ class LabelLog:
         self,
         rows: Rows,
         here: Mapping[bytes, list[int]],
-        there: Mapping[bytes, Sequence[Waiting]],
+        there: Mapping[bytes, Sequence[WaitingRow]],
         fresh: Mapping[bytes, tuple[Any, list[tuple[int, Any]]]],
     ) -> None:
         """Match the rows of a batch with what waits for them and what came with them."""
@@ -293,7 +293,9 @@ class LabelLog:
                     raise DataError(had_by_both(row_id, both[0], both[1]))
             if entries:
                 self._match(row_id, rows.first + which[0], int(rows.time[which[0]]), entries)
-            self._added += [Waiting(key, rows.first + i, int(rows.time[i]), bool(entries)) for i in which]
+            self._added += [
+                WaitingRow(id=key, position=rows.first + i, time=int(rows.time[i]), named=bool(entries)) for i in which
+            ]
 
     def _match(self, row_id: Any, position: int, time: int, entries: Sequence[tuple[int, Any]]) -> None:
         for known_at, label in entries:

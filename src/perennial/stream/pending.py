@@ -15,7 +15,7 @@ from perennial.core.state import State
 
 
 @dataclass(slots=True)
-class Waiting:
+class PendingBatch:
     """Predictions of a batch."""
 
     first: int
@@ -35,16 +35,16 @@ class Pending:
     """Batches whose labels are still to come, in order of position."""
 
     def __init__(self) -> None:
-        self._batches: list[Waiting] = []
+        self._batches: list[PendingBatch] = []
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def add(self, batch: Waiting) -> None:
+    def add(self, batch: PendingBatch) -> None:
         """The next batch."""
         self._batches.append(batch)
 
-    def labelled(self, position: NDArray[np.int64]) -> Iterator[tuple[Waiting, slice]]:
+    def labelled(self, position: NDArray[np.int64]) -> Iterator[tuple[PendingBatch, slice]]:
         """The batches that ascending positions fall into, each with the part of them that does.
 
         Their labels are taken as come: ask once.
@@ -122,4 +122,4 @@ class Pending:
             time = take("time", rows) if beside is not None else None
             members = None if slices is None else take("members", rows * slices)
             members = None if members is None else members.reshape(rows, slices)
-            self.add(Waiting(first, rows, told, major, out, until, beside, time, trial, members))
+            self.add(PendingBatch(first, rows, told, major, out, until, beside, time, trial, members))

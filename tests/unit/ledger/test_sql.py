@@ -83,6 +83,7 @@ def test_every_key_begins_with_the_deployment():
                 "thinned": "seq",
                 "released": "dead",
                 "aliases": "alias",
+                "waiting": "named",
             },
         ),
     ],

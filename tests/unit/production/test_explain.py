@@ -43,7 +43,7 @@ def history(entries, made, moves=(), statuses=None):
     segments = tuple(e.segment for e in entries if e.segment is not None)
     return History(
         deployment="shop", entries=tuple(entries), versions=tuple(made), statuses=statuses or {}, moves=tuple(moves),
-        segments=segments,
+        segments=segments, committed={e.turn: e.now + DAY for e in entries},
     )  # fmt: skip
 
 
@@ -122,7 +122,7 @@ def test_a_version_that_never_was_champion_says_why():
     three = saved("3.0", "1.0")
     verdict = Verdict(outcome="reject", version="3.0", reason="worse by 0.1")
     told = explain(history([entry(0, 0, "1.0", trained=[three], verdicts=(verdict,))], [ONE, three]), "3.0")
-    assert told["champion"] == {"now": False, "why": "it never was: reject: worse by 0.1", "moves": []}
+    assert told["champion"] == {"now": False, "heeded": True, "why": "it never was: reject: worse by 0.1", "moves": []}
     told = explain(history([], [ONE, three]), "3.0")
     assert "no verdict" in told["champion"]["why"]
 

@@ -7,7 +7,7 @@ import pytest
 
 from perennial.core.records import Prediction
 from perennial.core.state import State
-from perennial.stream.pending import Pending, Waiting
+from perennial.stream.pending import Pending, PendingBatch
 
 
 def waiting(first, rows, *, shadow=False, until=100, seed=0):
@@ -19,7 +19,7 @@ def waiting(first, rows, *, shadow=False, until=100, seed=0):
             codes=rng.integers(0, 2, rows).astype(np.int32), proba=rng.random((rows, 2)), classes=("a", "b")
         )
 
-    out = Waiting(first, rows, prediction(), 1, rows, until)
+    out = PendingBatch(first, rows, prediction(), 1, rows, until)
     if shadow:
         out.shadow, out.time, out.trial = prediction(), np.arange(rows), 3
         out.members = rng.random((rows, 2)) < 0.5
