@@ -835,6 +835,32 @@ def test_segments_live_until_they_are_released(ledger, lease):
     assert ledger.segments() == ledger.check() == []
 
 
+# -- files that are predicted apart
+
+
+def test_what_was_said_of_files_is_logged(open_ledger, ledger, lease):
+    """By anyone, without the lease: small parts and large ones, in order; nothing of it is collected."""
+    ledger.commit(lease, tick(0, versions=(saved(ledger, "1.0"),)))
+    other = open_ledger()
+    parts = [(3, b"said"), (4, b"said" * LARGE)]
+    assert other.log_file("1.0", "new.csv", parts) == 1
+    assert other.log_file("1.0", "again.csv", [(5, b"other")]) == 2
+    with pytest.raises(UnknownVersion):
+        other.log_file("9.9", "new.csv", parts)
+    assert ledger.collect(lease) == ledger.check() == []
+    found = ledger.files()
+    assert [(f.number, f.part, f.version, f.file, f.rows) for f in found] == [
+        (1, 0, "1.0", "new.csv", 3), (1, 1, "1.0", "new.csv", 4), (2, 0, "1.0", "again.csv", 5),
+    ]  # fmt: skip
+    assert ledger.get(found[1].predictions) == b"said" * LARGE
+    ledger.change_file(found[1], b"less")
+    assert ledger.get(ledger.files()[1].predictions) == b"less"
+    ledger.forget(found[1].predictions)
+    with pytest.raises(MissingBlob, match="erased"):
+        ledger.get(found[1].predictions)
+    assert ledger.collect(lease) == ledger.check() == []
+
+
 # -- a ledger that forgets
 
 

@@ -64,7 +64,9 @@ def explain(version: Which, config: Config = DEFAULT, as_json: Json = False) -> 
     from perennial.production import explain
 
     with _ledger(_load(config)) as ledger:
-        told = explain.explain(explain.History.read(ledger), _numbered(ledger, version))
+        number = _numbered(ledger, version)
+        told = explain.explain(explain.History.read(ledger), number)
+        told["files"] = _files(ledger, number, config)
     _document(told) if as_json else _show_version(told)
 
 
@@ -235,8 +237,8 @@ def predict(
 ) -> None:  # fmt: skip
     """Predict the rows of a file with the champion.
 
-    Writes id, prediction, a probability per class and the version. Nothing is recorded: rows that shall be scored and
-    learned go into the stream's source.
+    Writes id, prediction, a probability per class and the version, and logs what was said by id: once labels of these
+    ids come, `explain` tells how it turned out. Rows that shall be learned go into the stream's source.
     """
     from perennial.production.predict import predict
 
@@ -246,8 +248,10 @@ def predict(
         number = None if version is None else _numbered(ledger, version)
         scored = predict(deployment, ledger, file, output, version=number)
     if as_json:
-        return _document({"version": scored.version, "rows": scored.rows, "output": str(scored.path)})
-    return typer.echo(f"{scored.path}: {scored.rows:,} rows, predicted by {scored.version}")
+        told = {"version": scored.version, "rows": scored.rows, "output": str(scored.path), "file": scored.number}
+        return _document(told)
+    logged = "not logged: it has no `id` column" if scored.number is None else f"logged as file {scored.number}"
+    return typer.echo(f"{scored.path}: {scored.rows:,} rows, predicted by {scored.version}; {logged}")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -383,6 +387,7 @@ def _show_version(told: dict[str, Any]) -> None:
         *(("held to", held) for held in _held_to(told["verdicts"])),
         *(("served", _served(span, told["champion"])) for span in told["served"]),
         ("champion", f"{'yes' if champion['now'] else 'no'}: {champion['why']}{waits}"),
+        *(("predicted", _predicted(file)) for file in told["files"]),
         ("cost", f"{cost['cpu_seconds']:.3g} CPU seconds, {told['size']:,} bytes"),
         ("digest", told["digest"]),
         ("times", "of the stream, event time; committed: by the clock of the ledger's database"),
@@ -404,6 +409,27 @@ def _served(span: dict[str, Any], champion: dict[str, Any]) -> str:
     wall = span["committed"]
     ended = f" to {wall['until'][:19]}Z" if wall["until"] else ""
     return f"{span['from']} to {until}: {span['rows']:,} rows (committed {wall['from'][:19]}Z{ended})"
+
+
+def _files(ledger: SqlLedger, number: str, config: Path) -> list[dict[str, Any]]:
+    """Files that a version predicted, and how that turned out."""
+    if not any(part.version == number for part in ledger.files()):
+        return []
+    from perennial.config import load
+    from perennial.core.times import iso
+    from perennial.production.outcomes import outcomes
+
+    found = outcomes(load(config).deployment(), ledger, number)  # asks the label log, which must be there
+    return [{**asdict(one), "at": iso(one.at)} for one in found]
+
+
+def _predicted(file: dict[str, Any]) -> str:
+    """A file that was predicted, in a line."""
+    told = f"{file['file']} at {file['at'][:19]}Z: {file['rows']:,} rows, {file['labelled']:,} with a label by now"
+    if file["loss"] is None:
+        return told
+    right = "" if file["right"] is None else f", {file['right']:.1%} right"
+    return f"{told}: {file['loss_name']} {file['loss']:.4g}{right}"
 
 
 def _held_to(verdicts: list[dict[str, Any]]) -> list[str]:

@@ -185,6 +185,23 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FilePart:
+    """Some rows of a file that was predicted apart from the stream, in order.
+
+    ``number`` counts the files of the deployment from 1, ``part`` the parts of a file from 0. ``predictions`` is the
+    digest of what was said, by digests of ids; ``at`` when it was logged, by the database's clock.
+    """
+
+    number: int
+    part: int
+    version: str
+    at: int
+    file: str
+    rows: int
+    predictions: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """Something that ``doctor`` found: what is wrong, whether mending it is safe, and whether that was done."""
 

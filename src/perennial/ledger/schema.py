@@ -197,6 +197,19 @@ waiting = _table(
     _of("deployments"),
     key=("id", "position"),
 )
+files = _table(
+    "files",
+    _whole("number"),
+    _whole("part"),
+    _text("version"),
+    _whole("at"),  # the database's clock
+    _text("file"),
+    _whole("rows"),
+    _text("predictions"),
+    _of("deployments"),
+    _of("versions", "version"),
+    key=("number", "part"),
+)
 payloads = _table(
     "payloads",
     _text("digest"),

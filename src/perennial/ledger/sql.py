@@ -42,6 +42,7 @@ from perennial.ledger.records import (
     AliasChange,
     AliasName,
     Entry,
+    FilePart,
     Finding,
     Head,
     Lease,
@@ -541,6 +542,49 @@ class SqlLedger:
                         WaitingRow(id=row.id, position=row.position, time=row.time, named=row.named)
                     )
         return out
+
+    # -- files that are predicted apart from the stream
+
+    def log_file(self, version: str, file: str, parts: Sequence[tuple[int, bytes]]) -> int:
+        """Log what a version said of a file, the rows and the bytes of each part; gives its number. Needs no lease.
+
+        The bytes are rows of the database whatever their size: a run that begins just now could take a file in the blob
+        store for a leftover.
+
+        Raises
+        ------
+        UnknownVersion
+            If there is no such version.
+        """
+        with self._database.writing() as connection:
+            connection.execute(self._say.lock_head)
+            self._demand(connection, version)
+            number: int = (connection.execute(self._say.last_file).scalar() or 0) + 1
+            for part, (size, data) in enumerate(parts):
+                row = {"number": number, "part": part, "version": version, "file": rows.prose(file), "rows": size}
+                connection.execute(self._say.add_file, row | {"predictions": self._keep(connection, data)})
+        return number
+
+    def _keep(self, connection: sa.Connection, data: bytes) -> str:
+        """Put bytes into the database, to stay; gives their digest."""
+        digest = hashlib.sha256(data).hexdigest()
+        row = {"digest": digest, "size": len(data), "kept": True, "data": data, "of_version": None}
+        connection.execute(self._say.add_payload, row)
+        return digest
+
+    def files(self) -> list[FilePart]:
+        """What was logged of files, in order."""
+        with self._database.reading() as connection:
+            names = ("number", "part", "version", "at", "file", "rows", "predictions")
+            return [
+                FilePart(**{name: getattr(row, name) for name in names}) for row in connection.execute(self._say.files)
+            ]
+
+    def change_file(self, part: FilePart, data: bytes) -> None:
+        """Put other predictions in place of a part's, whose own are then to be forgotten: other parts may have the same."""
+        with self._database.writing() as connection:
+            values = {"of_number": part.number, "of_part": part.part, "instead": self._keep(connection, data)}
+            connection.execute(self._say.change_file, values)
 
     # -- aliases
 

@@ -12,6 +12,7 @@ from perennial.ledger.schema import (
     aliases,
     database_now,
     decisions,
+    files,
     heads,
     leases,
     payloads,
@@ -128,6 +129,16 @@ class Statements:
         self.named = _named(mine)
         self.released = sa.select(segments.c.digest).where(mine(segments), segments.c.dead.is_not(None))
 
+        # files that were predicted apart from the stream
+        self.add_file = add(files, at=database_now())
+        self.last_file = sa.select(sa.func.max(files.c.number)).where(mine(files))
+        self.files = sa.select(files).where(mine(files)).order_by(files.c.number, files.c.part)
+        self.change_file = (
+            sa.update(files)
+            .where(mine(files), files.c.number == bindparam("of_number"), files.c.part == bindparam("of_part"))
+            .values(predictions=bindparam("instead"))
+        )
+
         # aliases
         self.alias = (
             sa.select(aliases)
@@ -237,4 +248,5 @@ def _named(mine: Any) -> Any:
         one(payloads.c.digest, "facts of version", payloads.c.of_version, payloads.c.of_version.is_not(None)),
         one(versions.c.golden, "golden set of version", versions.c.number),
         one(versions.c.blob, "model of version", versions.c.number),
+        one(files.c.predictions, "predicted file", files.c.number),
     )

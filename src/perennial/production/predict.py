@@ -1,12 +1,12 @@
 """Batch scoring: rows of a file, encoded as the stream's own were, through a version of the ledger.
 
-Nothing is recorded: a ledger's predictions belong to turns, and a file is none. Rows that shall be scored, joined with
-their labels and learned go into the stream's source.
+What was said is logged by id, so that labels to come find it: see :mod:`~perennial.production.outcomes`. Nothing is
+learned from a file: rows that shall be go into the stream's source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,9 @@ from perennial.core.errors import ConfigError, DataError, LedgerError
 from perennial.core.features import Chunk, Features
 from perennial.core.protocols import Learner
 from perennial.core.records import Label, Prediction
-from perennial.core.state import State
 from perennial.engine import align
 from perennial.ledger.sql import SqlLedger
-from perennial.production import checkpoint
+from perennial.production import checkpoint, outcomes
 from perennial.production.deployment import Deployment
 from perennial.stream.encoding import Encoder
 from perennial.stream.settings import Stream
@@ -34,17 +33,21 @@ _ENDINGS = (".parquet", ".pq", ".csv")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """What was written: ``rows`` predictions of ``version`` at ``path``."""
+    """What was written: ``rows`` predictions of ``version`` at ``path``.
+
+    ``number`` is that of the file in the ledger; None where it has no ids, and so nothing was logged.
+    """
 
     version: str
     rows: int
     path: Path
+    number: int | None
 
 
 def predict(
     deployment: Deployment, ledger: SqlLedger, file: Path, output: Path, *, version: str | None = None
 ) -> Scored:
-    """Predict the rows of a file and write one row for each: id, prediction, probabilities, version.
+    """Predict the rows of a file and write one row for each: id, prediction, probabilities, version. Log it by id.
 
     Parameters
     ----------
@@ -54,7 +57,7 @@ def predict(
         Its ledger; a run may be going on.
     file : Path
         Parquet or CSV files, with the feature columns of the stream. The label and the other columns with a role may be
-        absent; without the ``id`` column a row's id is its number.
+        absent; without the ``id`` column a row's id is its number, and nothing is logged.
     output : Path
         A Parquet or CSV file, written aside and put in place whole.
     version : str, optional
@@ -81,8 +84,16 @@ def predict(
         raise LedgerError(f"{ledger.deployment!r} has no champion yet: its initial period is not over")
     saved = ledger.version(number)
     model = deployment.load(ledger.get(saved.blob))
-    tables = _predictions(deployment, checkpoint.last(ledger), model, file, number)
-    return Scored(version=number, rows=_write(tables, output), path=output)
+    parts: list[tuple[int, bytes]] = []
+    tables = _predictions(deployment, ledger, model, file, number, parts)
+    logged: list[int] = []
+
+    def log() -> None:
+        if parts:
+            logged.append(ledger.log_file(number, str(file), parts))
+
+    rows = _write(tables, output, log)
+    return Scored(version=number, rows=rows, path=output, number=logged[0] if logged else None)
 
 
 def _check_output(stream: Stream, file: Path, output: Path) -> None:
@@ -101,8 +112,11 @@ def _check_output(stream: Stream, file: Path, output: Path) -> None:
         raise ConfigError("output", str(output), "rows are read from there: write predictions somewhere else")
 
 
-def _predictions(deployment: Deployment, state: State, model: Learner, file: Path, number: str) -> Iterator[Any]:
-    """Tables of predictions, a block of rows after the other."""
+def _predictions(
+    deployment: Deployment, ledger: SqlLedger, model: Learner, file: Path, number: str, parts: list[tuple[int, bytes]]
+) -> Iterator[Any]:
+    """Tables of predictions, a block of rows after the other; what is to be logged of each is added to ``parts``."""
+    state = checkpoint.last(ledger)
     encoder = checkpoint.restored(deployment, state).encoder
     classes = tuple(state.part("engine").part("book").plain["classes"])
     types = _types(deployment.stream, encoder, file)
@@ -115,7 +129,11 @@ def _predictions(deployment: Deployment, state: State, model: Learner, file: Pat
             features = Features.of(Chunk(pa.Table.from_arrays(stored, names=names), encoder.schema))
             prediction = align(model.predict(features), classes)
             identity = deployment.stream.id
-            ids = rows.column(identity) if identity in types else pa.array(np.arange(done, done + rows.num_rows))
+            if identity in types:
+                ids = rows.column(identity)
+                parts.append((rows.num_rows, outcomes.said(ids, prediction)))
+            else:
+                ids = pa.array(np.arange(done, done + rows.num_rows))
             yield _table(prediction, ids, number)
             done += rows.num_rows
     if not done:
@@ -157,8 +175,8 @@ def _words(codes: Any, classes: tuple[Label, ...]) -> Any:
     return pa.array(list(classes)).take(pa.array(codes, mask=codes < 0, type=pa.int32()))
 
 
-def _write(tables: Iterator[Any], output: Path) -> int:
-    """Write tables aside and put them in place; gives the number of rows."""
+def _write(tables: Iterator[Any], output: Path, log: Callable[[], None]) -> int:
+    """Write tables aside, log them and put them in place; gives the number of rows."""
     head = next(tables)
     aside = output.with_name(output.name + ".part")
     rows = 0
@@ -168,6 +186,7 @@ def _write(tables: Iterator[Any], output: Path) -> int:
             for table in _chained(head, tables):
                 writer.write_table(table)
                 rows += table.num_rows
+        log()  # first: nobody shall act on a prediction that its label will not find
         aside.replace(output)
     except OSError as error:
         need = f"cannot write it: {error.strerror or error}; name another place"

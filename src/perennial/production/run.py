@@ -30,7 +30,7 @@ from perennial.learners.golden import golden_set
 from perennial.ledger.errors import AliasMoved
 from perennial.ledger.records import ALIASES, Alias, AliasChange, AliasName, Entry, Lease, Saved, Segment
 from perennial.ledger.sql import SqlLedger
-from perennial.production import checkpoint, erasing, forgetting, tables
+from perennial.production import checkpoint, erasing, forgetting, outcomes, tables
 from perennial.production.deployment import Deployment
 from perennial.production.erasing import Erased
 from perennial.production.forgetting import Thinning
@@ -416,6 +416,7 @@ class Run:
         self._intake.forget(position)
         ids = batch.column("id").filter(pa.array(rows)).to_pylist() if "id" in batch.schema.names else []
         self._intake.erase_labels([one for one in ids if one is not None])
+        outcomes.forget(self._ledger, [one for one in ids if one is not None])
         gone = [(id_digest(one), row) for one, row in zip(ids, position.tolist(), strict=False) if one is not None]
         fresh = replace(segment, digest=digest)
         self._note_turn(f"{int(rows.sum()):,} rows of one subject were erased", fresh, (segment.digest,), gone)

@@ -93,6 +93,13 @@ def upgrade() -> None:
     )
     _create("waiting", "id:bytes position:int time:int named:bool", ("id", "position"), _OF_DEPLOYMENT)
     _create(
+        "files",
+        "number:int part:int version:text at:int file:text rows:int predictions:text",
+        ("number", "part"),
+        _OF_DEPLOYMENT,
+        ("versions", ("version",), ("number",)),
+    )
+    _create(
         "payloads",
         "digest:text size:int kept:bool data:bytes? of_version:text? erased_at:int?",
         ("digest",),
