@@ -581,7 +581,7 @@ class SqlLedger:
             ]
 
     def change_file(self, part: FilePart, data: bytes) -> None:
-        """Put other predictions in place of a part's, whose own are then to be forgotten: other parts may have the same."""
+        """Put other predictions in place of a part's; its own are then to be forgotten, once no part has the same."""
         with self._database.writing() as connection:
             values = {"of_number": part.number, "of_part": part.part, "instead": self._keep(connection, data)}
             connection.execute(self._say.change_file, values)
