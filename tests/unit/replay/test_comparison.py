@@ -11,6 +11,7 @@ from sklearn.naive_bayes import GaussianNB
 import perennial as pn
 from perennial import strategies, triggers, windows
 from perennial.core.errors import ConfigError
+from perennial.gate import Gate
 
 START = np.datetime64("2026-01-01", "us")
 ROWS = 720
@@ -164,6 +165,14 @@ def test_no_schedule_is_cheaper_than_the_clairvoyant_one():
     dear = backtest(named, prices={"error": 1.0, "retrain": 1000.0}, clairvoyant="daily").clairvoyant
     assert dear["trainings"] == 1
     assert dear["cost"] == pytest.approx(told["frozen"].costs["bill"]["errors"] + 1000.0)
+
+
+def test_a_gate_takes_no_checkpoint_from_the_clairvoyant_one():
+    """A trial that holds up fits is the gate's doing: the bound is over all checkpoints of the strategy all the same."""
+    named = {"daily": weekly("1d")}
+    free = backtest(named, prices=PRICES, clairvoyant="daily").clairvoyant
+    gate = Gate(mode="before", margin=0.01)
+    assert backtest(named, prices=PRICES, clairvoyant="daily", gate=gate).clairvoyant == free
 
 
 def test_the_result_is_a_mapping(result):
