@@ -168,7 +168,7 @@ def test_no_schedule_is_cheaper_than_the_clairvoyant_one():
 
 
 def test_a_gate_takes_no_checkpoint_from_the_clairvoyant_one():
-    """A trial that holds up fits is the gate's doing: the bound is over all checkpoints of the strategy all the same."""
+    """A trial that holds up fits is the gate's doing: the bound is over all checkpoints all the same."""
     named = {"daily": weekly("1d")}
     free = backtest(named, prices=PRICES, clairvoyant="daily").clairvoyant
     gate = Gate(mode="before", margin=0.01)
