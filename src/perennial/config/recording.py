@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ from perennial.config.checking import checked
 from perennial.config.records import Config
 from perennial.core.errors import ConfigError
 from perennial.core.times import spell
+from perennial.gate import Gate
 from perennial.metrics.money import Prices
+from perennial.stream.quality import Quality
 
 _AS_FACTORY = "make it in a function of a module of yours and name that, package.module:function"
 
@@ -36,6 +38,8 @@ def from_objects(
     prices: Prices | Mapping[str, Any] | None = None,
     seed: int = 0,
     train_latency: timedelta | str | None = None,
+    gate: Gate | None = None,
+    quality: Quality | None = None,
     deploy: str | None = None,
 ) -> Config:
     """The configuration that describes a backtest called from Python: its records, ready for ``to_yaml``.
@@ -49,7 +53,7 @@ def from_objects(
     strategies : mapping of str to Strategy
         Whose models are paths, ``{"estimator", "params"}`` mappings, or estimators with scikit-learn's ``get_params``
         whose parameters are plain values.
-    metrics, prices, seed, train_latency, deploy
+    metrics, prices, seed, train_latency, gate, quality, deploy
         As the backtest and the file have them.
 
     Raises
@@ -69,6 +73,10 @@ def from_objects(
         data["seed"] = seed
     if train_latency is not None:
         data["train_latency"] = train_latency
+    if gate is not None:
+        data["gate"] = _gate(gate)
+    if quality is not None:
+        data["quality"] = _filled(quality)
     if deploy is not None:
         data["deploy"] = deploy
     return checked(data, name="configuration", lines={})
@@ -244,6 +252,33 @@ def _changed(record: Any) -> dict[str, Any]:
         if f.default is MISSING or value != f.default:
             out[f.name] = _span(value) if isinstance(value, timedelta) else value
     return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in out.items()}
+
+
+def _filled(record: Any) -> dict[str, Any]:
+    """The same of a record that has mappings: an empty one is its default."""
+    return {
+        name: dict(value) if isinstance(value, Mapping) else value
+        for name, value in _changed(record).items()
+        if not isinstance(value, Mapping) or value
+    }
+
+
+def _gate(gate: Gate) -> dict[str, Any]:
+    """A gate, with slices and golden set as the file nests them."""
+    data = _filled(gate)
+    for name, one in data.get("slices", {}).items():
+        where = {column: _condition(told) for column, told in one.where.items()}
+        data["slices"][name] = _given({"where": where, "margin": one.margin})
+    if gate.golden is not None:
+        data["golden"] = {"file": gate.golden.file, "limit": gate.golden.limit}
+    return data
+
+
+def _condition(told: Any) -> Any:
+    """A range, a list of values, or a value of a slice's column."""
+    if is_dataclass(told):
+        return _changed(told)
+    return list(told) if isinstance(told, tuple) else told
 
 
 def _span(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -19,6 +20,8 @@ from perennial.config import from_objects, load, parse, to_yaml
 from perennial.config.document import read
 from perennial.config.writing import scalar_text
 from perennial.core.errors import ConfigError
+from perennial.gate import Between, Gate, Golden, Slice
+from perennial.stream.quality import Quality
 
 TEXT = """\
 # the bank
@@ -157,6 +160,22 @@ def test_objects_become_the_records_that_describe_them(stream):
     assert again.initial_of("c") is None
     assert again.stream.positive == "no"
     assert again.cost == {"retrain": 0.5, "matrix": {"yes": {"no": "x"}}}
+
+
+def test_gate_and_quality_are_written(stream):
+    """What a backtest was given besides: slices, ranges and durations as the file has them."""
+    gate = Gate(
+        mode="after", greatest_wait=timedelta(days=60), on_no_verdict="better", block=500, golden=Golden(file="g.csv"),
+        slices={"young": Slice(where={"age": Between(least=18, below=30), "job": ["student", None]}, margin=0.01),
+                "old": Slice(where={"age": Between(least=60)})},
+    )  # fmt: skip
+    quality = Quality(nulls=0.2, ranges={"x": (0, 10)}, label_rates={"yes": (0.1, 0.9)})
+    config = from_objects(stream, {"s": strategies.Frozen("x.Y", initial="60d")}, gate=gate, quality=quality)
+    again = parse(to_yaml(config)).config
+    assert again == config
+    assert again.gate.build() == gate
+    assert again.quality.build() == quality
+    assert again.gate.model_fields_set == {"mode", "greatest_wait", "on_no_verdict", "block", "golden", "slices"}
 
 
 def test_a_label_log_and_its_wait_are_written(stream):
