@@ -772,3 +772,26 @@ def test_the_command(shop, tmp_path, booster, monkeypatch, capsys):
     assert "1.0 is champion of other" in out
     assert "`initial` is not used" in out
     assert cli.main(["predict", "rows/0.parquet", "--output", "said.csv"]) == 0  # before any turn but that one
+
+
+def test_rows_older_than_the_adoption_wait_for_the_label_log(shop, tmp_path, booster):
+    """Adopted before there was a row, by the clock; older rows come, and their labels when the run has taken them."""
+    rows = frame(400, seed=1).assign(id=np.arange(400)).drop(columns="word")
+    log = rows[["id", "y"]].assign(known_at=rows["at"] + pd.Timedelta("30h"))
+    rows = rows.drop(columns="y")
+    (tmp_path / "log").mkdir()
+    log[:100].to_parquet(tmp_path / "log" / "0.parquet")
+    made = shop(lightgbm(), rows=rows[:0])
+    apart = {"labels": tmp_path / "log", "label_delay": None, "id": "id", "label_wait": timedelta(days=3)}
+    made = replace(made, stream=replace(made.stream, **apart))
+    taking(made, tmp_path / "model.txt", classes=["down", "up"])
+    rows[:150].to_parquet(tmp_path / "rows" / "1.parquet")
+    run(made)
+    log[100:].to_parquet(tmp_path / "log" / "1.parquet")
+    rows[150:].to_parquet(tmp_path / "rows" / "2.parquet")
+    run(made, "until-end")
+    with opened(made) as ledger:
+        entries = list(ledger.entries())
+        kept = [tables.from_bytes(ledger.get(entry.labels)) for entry in entries if entry.labels]
+        assert not [note for entry in entries for note in entry.notes if "passed over" in note]
+    assert pa.concat_tables(kept).num_rows == 400

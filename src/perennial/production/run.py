@@ -489,7 +489,9 @@ class Run:
         assert self._engine is not None
         ledger = self._ledger
         versions = self._versions(turn)
-        now = turn.now if self._now is None else max(self._now, turn.now)
+        now = turn.now
+        if self._now is not None and self._first is not None:  # before the first row it was the clock's, of an adoption
+            now = max(self._now, now)
         closed = self._closed or kind == "close"
         if self._thinning is not None:
             segment, thinned, released = self._forget(self._thinning, arrived, turn.now, closed)
