@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import struct
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -23,7 +24,7 @@ from perennial.ledger.sql import SqlLedger
 from perennial.production import Deployment, Run
 from perennial.production.service import keep_current, leased
 from perennial.stream.feed import OffsetGone, Position, feed_of
-from perennial.stream.ingest import IngestLog
+from perennial.stream.ingest import IngestFeed, IngestLog, _Database
 from tests.crash import deployments
 from tests.crash.test_kill import served  # noqa: F401 - a fixture
 
@@ -296,3 +297,33 @@ def test_rows_whose_features_are_built_are_taken_first(tmp_path):
         assert run.erase("customer-3").waiting > 0
         while run.step():
             pass
+
+
+def test_a_start_lets_go_of_what_a_crash_left(tmp_path, monkeypatch):
+    """Killed between its commit and the trimming, or between the trimming and the emptying of SQLite's own log."""
+    append(f"sqlite:///{tmp_path}/own/ingest.db?log=calls", rows(), most=2)
+    made, url = deployment(tmp_path)
+    mark = rows().column("a")[30].as_py()
+
+    def found():
+        files = [file for file in (tmp_path / "own").iterdir() if struct.pack("<d", mark) in file.read_bytes()]
+        return sorted(file.name for file in files)
+
+    with (
+        IngestLog.open(url),  # somebody holds it open: SQLite's log is not emptied by itself
+        SqlLedger.open(made.ledger, made.name) as ledger,
+    ):
+        lease = ledger.acquire("test", timedelta(seconds=60))
+        with monkeypatch.context() as killed:
+            killed.setattr(IngestFeed, "trim", lambda *_: None)
+            run = Run(made, ledger, lease)
+            run.step()
+            run.step()
+            assert left(url) == 200
+        with monkeypatch.context() as killed:
+            killed.setattr(_Database, "scrub", lambda _: False)
+            Run(made, ledger, lease)
+            assert left(url) == 152
+            assert found()
+        Run(made, ledger, lease)
+        assert not found()

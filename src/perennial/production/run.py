@@ -132,6 +132,7 @@ class Run:
                 f"deployment {self._deployment.name!r} has no champion to observe: run it without --observe first"
             )
         self._intake.refresh()
+        self._intake.trim()  # of a turn whose process died between its commit and this
         reach("recover.after")
 
     def _restore(self, state: State) -> None:

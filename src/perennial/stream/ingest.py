@@ -831,7 +831,7 @@ class IngestFeed:
     def __init__(self, source: str, field: str = "source") -> None:
         self._source, self._database = source, _Database(Address.of(source, field), pooled=False)
         self._trimmed = -1  # rows of the position that was trimmed last
-        self._scrubbed = True
+        self._scrubbed = False  # who deleted before may have died before its bytes were gone
 
     def open(self) -> IngestSource:
         """The log, to learn its columns."""
