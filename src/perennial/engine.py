@@ -1135,8 +1135,9 @@ class Engine:
         unlearned = int(self._unlearned.min()) if len(self._unlearned) else self._seen
         waits = now - self._wait if self._wait else None
         self._book.give_up(
-            keep, initial=self._initial_rows or 0, unlearned=unlearned, waits=waits, learns=self._strategy.updates
-        )
+            keep, initial=self._initial_rows or 0, unlearned=unlearned, waits=waits, learns=self._strategy.updates,
+            count_due=self._quality.judges_missing,
+        )  # fmt: skip
 
 
 #: what an engine's state keeps as it is

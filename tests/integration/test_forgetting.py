@@ -239,3 +239,23 @@ def test_from_a_file_and_the_command_line(tmp_path, capsys):
     config["stream"]["word_rows"] = 10
     file.write_text(yaml.safe_dump(config))
     assert "begun without keeping rows" in said(2, "run", "--once")
+
+
+def same_as_a_replay(made, tmp_path):
+    """Decisions and what was quarantined are a backtest's."""
+    entries = run(made)
+    for turn, entry in zip(replayed(made, tmp_path / "prepared"), entries, strict=True):
+        assert (entry.decisions, entry.quarantined, entry.loss) == (turn.decisions, turn.quarantined, turn.loss)
+    return entries
+
+
+def test_rows_without_a_label_are_counted_where_labels_are_missing(tmp_path):
+    """A row that nothing can learn is gone at once, and is one of those whose label was due all the same."""
+    made = deployment(tmp_path, quality=Quality(labelled=0.9, least_rows=10))
+    table = rows()
+    labels = np.array(table.column("y").to_pylist(), dtype=object)
+    labels[240:264] = None  # a whole day: what is on its way to others keeps none of it in play
+    pq.write_table(table.set_column(5, "y", pa.array(labels)), tmp_path / "rows.parquet")
+    entries = same_as_a_replay(made, tmp_path)
+    assert [entry.turn for entry in entries if entry.quarantined] == [11, 12]
+    assert entries[12].quarantined.startswith("75% of the 24 rows")

@@ -30,7 +30,7 @@ from perennial.stream.prepared import Prepared
 from perennial.stream.quality import Quality
 
 #: bump when the engine's results for the same input change: whole runs are then not taken from a cache
-RUN_FORMAT = 4
+RUN_FORMAT = 5
 
 SUMMARY, FILES = "summary.pickle", "files.json"  #: of a finished run: what it did, and the digests of all its files
 

@@ -601,7 +601,14 @@ class Book:
     # ------------------------------------------------------------------ rows go
 
     def give_up(
-        self, keep: Keep, *, initial: int, unlearned: int, waits: int | None = None, learns: bool = True
+        self,
+        keep: Keep,
+        *,
+        initial: int,
+        unlearned: int,
+        waits: int | None = None,
+        learns: bool = True,
+        count_due: bool = False,
     ) -> None:
         """Let go of rows that nobody can ask for again.
 
@@ -618,11 +625,14 @@ class Book:
         learns : bool
             Whether rows are learned as their labels come. Where they are not, a row that waits for its label is kept
             no longer than the window wants it: one label that takes a year does not hold a year of rows.
+        count_due : bool
+            Whether :meth:`came_due` is asked: rows that never get a label stay too, until it gave them.
         """
         rows = self._rows
         if rows is None or keep.everything:
             return
         low = min([unlearned, rows.stop, *(due.first for due in self._heap if learns)])
+        low = min(low, self._overdue_from) if count_due else low
         if waits is not None:
             silent = ~rows.column("known") & (rows.column("time") >= waits)
             low = min(low, rows.base + int(np.argmax(silent))) if silent.any() else low

@@ -68,7 +68,12 @@ class Quality:
     @property
     def judges_labels(self) -> bool:
         """Whether labels could be quarantined as they come."""
-        return self.labelled is not None or bool(self.label_rates)
+        return self.judges_missing or bool(self.label_rates)
+
+    @property
+    def judges_missing(self) -> bool:
+        """Whether rows could be quarantined since too few of those that are due have a label."""
+        return self.labelled is not None
 
     def judges(self, rows: int) -> bool:
         """Whether a batch of so many rows could be quarantined."""
