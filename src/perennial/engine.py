@@ -259,9 +259,14 @@ class Engine:
             return np.empty(0, dtype=np.int64)
         return np.union1d(self._unlearned, self._book.coming(since))
 
-    def thin(self, wanted: NDArray[np.int64], renamed: Mapping[str, str]) -> None:
-        """Forget the labels of all rows but the wanted; ``renamed`` says what the store has in place of chunks."""
+    def thin(self, wanted: NDArray[np.int64], renamed: Mapping[str, str], *, closed: bool = False) -> None:
+        """Forget the labels of all rows but the wanted, and those on their way where the recording is ``closed``.
+
+        ``renamed`` says what the store has in place of chunks.
+        """
         self._book.unlabel(wanted)
+        if closed:
+            self._book.expect_nothing()
         self._book.rename(renamed)
 
     def last_label(self) -> int:

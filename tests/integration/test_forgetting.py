@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import SGDClassifier
+from sklearn.linear_model import SGDClassifier, SGDRegressor
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -22,6 +23,7 @@ import perennial as pn
 from perennial import cli, learners, strategies, triggers, windows
 from perennial.core.errors import ConfigError, LedgerError
 from perennial.gate import Gate
+from perennial.ledger.records import AliasChange
 from perennial.ledger.sql import SqlLedger
 from perennial.production import Deployment, Run, tables
 from perennial.production.service import leased
@@ -259,3 +261,50 @@ def test_rows_without_a_label_are_counted_where_labels_are_missing(tmp_path):
     entries = same_as_a_replay(made, tmp_path)
     assert [entry.turn for entry in entries if entry.quarantined] == [11, 12]
     assert entries[12].quarantined.startswith("75% of the 24 rows")
+
+
+def test_nothing_is_left_of_labels_that_were_on_their_way_at_the_end(tmp_path):
+    """Where silence is a label, the last ones are never joined: they are forgotten with their rows."""
+    table = rows()
+    sums = pa.array(np.random.default_rng(5).normal(size=N))
+    known = pa.array(table.column("at").to_numpy() + np.timedelta64(20, "h"))
+    about = {"target": "sum", "label_delay": None, "known_at": "known", "within": "30h", "absent": 0.0}
+    model = make_pipeline(StandardScaler(), SGDRegressor(random_state=0))
+    made = deployment(
+        tmp_path, strategies.Stateful(model, initial="3d", trigger=EVERY), about={**about, "drop": ["word", "y"]}
+    )
+    pq.write_table(table.append_column("sum", sums).append_column("known", known), tmp_path / "rows.parquet")
+    run(made)
+    found = b"".join(file.read_bytes() for file in (tmp_path / "own").rglob("*") if file.is_file())
+    assert [i for i, value in enumerate(sums.to_pylist()) if struct.pack("<d", value) in found] == []
+
+
+def test_an_operator_who_is_quicker_leaves_no_rows_behind(tmp_path, monkeypatch):
+    """A turn that comes too late is taken again behind their word: what it had written is not left lying about."""
+    made = deployment(tmp_path)
+    blobs = tmp_path / "own" / "blobs"
+    with (
+        SqlLedger.open(made.ledger, made.name, forgets=True) as ledger,
+        leased(ledger, "test", timedelta(seconds=60), lambda *_: None) as lease,
+    ):
+        going = Run(made, ledger, lease)
+        while ledger.head().turn < 8:
+            going.step(to_the_end=True)
+        commit = SqlLedger.commit
+
+        def quicker(self, lease, entry):
+            monkeypatch.setattr(SqlLedger, "commit", commit)
+            change = AliasChange(
+                alias="champion", version="1.1", generation=self.alias("champion").generation, reason="better"
+            )
+            self.set_alias(replace(change, actor="ada"))
+            self.commit(lease, entry)
+
+        monkeypatch.setattr(SqlLedger, "commit", quicker)
+        going.step(to_the_end=True)
+        assert ledger.head().turn == 8  # too late
+        while ledger.head().turn < 11:
+            going.step(to_the_end=True)
+        assert [e.kind for e in ledger.entries(since=9)] == ["operator", "batch", "batch"]
+        assert [finding.what for finding in ledger.check()] == []
+    assert any(blobs.rglob("*"))

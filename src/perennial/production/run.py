@@ -482,6 +482,8 @@ class Run:
         word = f"{alias.actor}: {alias.reason}" if alias.reason else alias.actor
         self._intent = None
         self._event("operator", Appoint(now=now, version=saved.version, model=self.model(alias.version), reason=word))
+        if self._deployment.forgets:  # a turn that came too late behind their word may have left rows that waited then
+            self._ledger.collect(self._lease)
         return True
 
     # ------------------------------------------------------------------ the commit
@@ -632,7 +634,7 @@ class Run:
                 thinned.append(thin)
                 released.append(segment.digest)
                 renamed[segment.digest] = thin.digest
-        self._engine.thin(wanted, renamed)
+        self._engine.thin(wanted, renamed, closed=closed)
         return brought, thinned, tuple(released)
 
     def _released(self, now: int, brought: Segment | None) -> tuple[str, ...]:

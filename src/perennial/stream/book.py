@@ -588,6 +588,10 @@ class Book:
             spent[wanted[inside] - held.base] = False
             held.column("label")[spent] = UNLABELLED if self._by_code else np.nan
 
+    def expect_nothing(self) -> None:
+        """Forget the labels that are on their way: nobody joins them any more."""
+        self._heap = []
+
     def rename(self, names: Mapping[str, str]) -> None:
         """Chunks by the names of what the store has in their place."""
         for rows in self._segments():
