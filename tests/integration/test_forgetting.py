@@ -130,6 +130,26 @@ def test_an_ingest_log_keeps_nothing_either(tmp_path):
     assert not [file for file in (tmp_path / "own").rglob("*") if file.is_file() and mark in file.read_bytes()]
 
 
+def test_what_was_appended_together_goes_apart(tmp_path):
+    """Two weeks in one append: each row goes once it is taken, not with the last of them."""
+    made = deployment(tmp_path)
+    url = f"sqlite:///{tmp_path}/own/ingest.db?log=calls"
+    (tmp_path / "own").mkdir()
+    with IngestLog.open(url) as log:
+        log.append(rows())
+    made = replace(made, stream=replace(made.stream, source=url))
+    marks = [struct.pack("<d", value) for value in rows().column("a").to_pylist()]
+    for _ in range(8):
+        run(made, turns=1)
+        found = b"".join(file.read_bytes() for file in (tmp_path / "own").glob("ingest.db*"))
+        with SqlLedger.open(made.ledger, made.name, create=False) as ledger:
+            taken = sum(entry.rows for entry in ledger.entries())
+        assert [i for i, mark in enumerate(marks) if mark in found] == list(range(taken, N))
+    run(made)
+    with SqlLedger.open(made.ledger, made.name, create=False) as ledger:
+        assert sum(entry.rows for entry in ledger.entries()) == N
+
+
 def test_words_must_be_common(tmp_path):
     """A word from its first row on would tell who that was: refused, with what to set."""
     fine = learners.SlidingForest(RandomForestClassifier(3))

@@ -315,7 +315,7 @@ def test_a_start_lets_go_of_what_a_crash_left(tmp_path, monkeypatch):
     ):
         lease = ledger.acquire("test", timedelta(seconds=60))
         with monkeypatch.context() as killed:
-            killed.setattr(IngestFeed, "trim", lambda *_: None)
+            killed.setattr(IngestFeed, "trim", lambda *_, **__: None)
             run = Run(made, ledger, lease)
             run.step()
             run.step()

@@ -132,7 +132,7 @@ class Run:
                 f"deployment {self._deployment.name!r} has no champion to observe: run it without --observe first"
             )
         self._intake.refresh()
-        self._intake.trim()  # of a turn whose process died between its commit and this
+        self._trim()  # of a turn whose process died between its commit and this
         reach("recover.after")
 
     def _restore(self, state: State) -> None:
@@ -543,7 +543,10 @@ class Run:
         if self._thinning is not None:
             self._thinning.keep(self._alive)
         self._say(entry, turn)
-        self._intake.trim()  # never before: a source of ours holds rows until the ledger does
+        self._trim()  # never before: a source of ours holds rows until the ledger does
+
+    def _trim(self) -> None:
+        self._intake.trim(within=self._deployment.forgets)
 
     def _whole_state(self, now: int, closed: bool) -> State:
         """All that the next turn depends on."""

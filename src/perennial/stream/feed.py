@@ -119,8 +119,11 @@ class Growing(Protocol):
 class Owned(Growing, Protocol):
     """A source that is ours: it lets go of what was read, and of a subject."""
 
-    def trim(self, position: Position) -> None:
-        """Let go of what lies behind ``position``: it is durable elsewhere. Cheap where there is nothing."""
+    def trim(self, position: Position, *, within: bool = False) -> None:
+        """Let go of what lies behind ``position``: it is durable elsewhere. Cheap where there is nothing.
+
+        Rows that came together may go together, once the last of them was read; with ``within`` each goes by itself.
+        """
         ...
 
     def erase(self, column: str, values: Sequence[str]) -> int:

@@ -953,8 +953,10 @@ class IngestFeed:
                     keys=keys[start:end],
                 )
 
-    def trim(self, position: Position) -> None:
+    def trim(self, position: Position, *, within: bool = False) -> None:
         """Let go of entries that lie wholly behind ``position``, and are older than the log is to ``keep`` them.
+
+        ``within``: of an entry that was read in part, let go of these rows too.
 
         First the log says up to where it is trimmed, then the entries go, some at a time, so that nobody who appends
         waits for long; a later call goes on where one was cut off. In SQLite nothing is left of their bytes; where
@@ -984,6 +986,7 @@ class IngestFeed:
                 trimmed = last[0]
                 connection.execute(database.move, {"trimmed": trimmed, "trimmed_rows": last[1]})
         gone = self._delete(identity, trimmed, head.entries - KEYS_KEPT)
+        gone = (within and self._shorten(position)) or gone
         if gone or not self._scrubbed:
             self._scrubbed = database.scrub()
         if self._scrubbed:
@@ -1001,6 +1004,23 @@ class IngestFeed:
                 connection.execute(entries.delete().where(mine, entries.c.entry < low))
                 connection.execute(keys.delete().where(keys.c.log == identity, keys.c.entry < old))
         return gone
+
+    def _shorten(self, position: Position) -> bool:
+        """Take out of the entry that ``position`` lies in the rows that were read; whether there were any."""
+        identity, number, taken = position.key
+        entries = self._database.tables.entries
+        with self._database.writing() as connection:
+            head = self._database.head(connection, lock=True)
+            if head is None or head.identity != identity:
+                return False
+            page = self._database.page(connection, head, number, number + 1)
+            if not page or not (page[0].left < taken).any():
+                return False
+            rest = page[0].left >= taken
+            content = page[0].batch.filter(pa.array(rest)).serialize().to_pybytes()
+            line = sa.update(entries).where(entries.c.log == identity, entries.c.entry == number)
+            connection.execute(line.values(left=page[0].left[rest].tobytes(), content=content))
+        return True
 
     def erase(self, column: str, values: Sequence[str]) -> int:
         """Take out rows of a subject, as :meth:`IngestLog.erase` does."""

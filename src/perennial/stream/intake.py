@@ -562,12 +562,12 @@ class Intake:
         """Forget past rows of these keys, and words of category columns that nobody else used."""
         self._canonical.erase(keys, words)
 
-    def trim(self) -> None:
-        """What turns took is durable: sources that are ours let go of it."""
+    def trim(self, *, within: bool = False) -> None:
+        """What turns took is durable: sources that are ours let go of it, ``within`` what came together too."""
         if isinstance(self._feed, Owned):
-            self._feed.trim(self.position)
+            self._feed.trim(self.position, within=within)
         if self._log is not None:
-            self._log.trim()
+            self._log.trim(within=within)
 
     @property
     def owned(self) -> bool:

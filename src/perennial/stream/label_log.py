@@ -395,10 +395,10 @@ class LabelLog:
         )
         return tuple(f"label log: {n:,} passed over, {what}" for n, what in said if n)
 
-    def trim(self) -> None:
-        """What turns took is durable: a log that is ours lets go of it."""
+    def trim(self, *, within: bool = False) -> None:
+        """What turns took is durable: a log that is ours lets go of it, ``within`` what came together too."""
         if isinstance(self._feed, Owned):
-            self._feed.trim(self.position)
+            self._feed.trim(self.position, within=within)
 
     @property
     def owned(self) -> bool:
