@@ -43,8 +43,6 @@ from perennial.core.protocols import (
     Updatable,
 )
 from perennial.core.records import (
-    ABSTAINED,
-    UNSEEN,
     Adopt,
     Appoint,
     Batch,
@@ -62,6 +60,7 @@ from perennial.core.records import (
     Turn,
     Verdict,
     Version,
+    align,
 )
 from perennial.core.state import Fetch, State
 from perennial.core.times import NEVER, micros, moment, spell
@@ -71,6 +70,7 @@ from perennial.gate.trial import Line, Trial
 from perennial.metrics.losses import bounded, pointwise
 from perennial.metrics.money import Prices
 from perennial.strategies import Situation, Strategy
+from perennial.stream import apart
 from perennial.stream.blocks import BlockSums
 from perennial.stream.book import Book
 from perennial.stream.pending import Pending, PendingBatch
@@ -1023,21 +1023,20 @@ class Engine:
         if self._tip is None:
             ahead = self._rows_before_first(batch, starts)
             if ahead:  # the initial period ends behind or within this batch
-                turn = self._together(replace(_part(batch, 0, ahead), start=int(starts[0]), apart=False), judged=False)
+                turn = self._together(
+                    replace(apart.part(batch, 0, ahead), start=int(starts[0]), apart=False), judged=False
+                )
                 if ahead == len(batch):
                     return turn
-                rest = self._apart(_part(batch, ahead, len(batch)))
-                return _merged(turn, rest, len(batch))
-            first = self._predict_ready(self._train(replace(first, joined=self._join(int(starts[0]))[0])))
+                rest = self._apart(apart.part(batch, ahead, len(batch)))
+                return apart.merged(turn, rest, len(batch))
+            first = self._train(replace(first, joined=self._join(int(starts[0]))[0]))
+            self._seat(first.now)
         self._book.arrive(batch)  # of a single row no quality can be told: none is quarantined
         self._seen += len(batch)
-        joined = _joined_both(first.joined, self._join(int(starts[-1]))[0])
+        joined = apart.joined_both(first.joined, self._join(int(starts[-1]))[0])
         turn = replace(first, joined=joined, now=int(starts[-1]))
         return self._end(self._test_then_train(turn, batch, starts, known), batch)
-
-    def _predict_ready(self, turn: Turn) -> Turn:
-        self._seat(turn.now)
-        return turn
 
     def _rows_before_first(self, batch: Batch, starts: NDArray[np.int64]) -> int:
         initial = self._strategy.initial
@@ -1050,20 +1049,18 @@ class Engine:
     def _test_then_train(self, turn: Turn, batch: Batch, starts: NDArray[np.int64], known: int) -> Turn:
         line = self._champion
         assert line is not None
-        position, upto = self._order(batch, starts, turn.joined)
-        learned = position[: int(upto[-1])]
+        order = apart.Order.of(batch, starts, turn.joined, unlearned=self._unlearned, classes=known)
+        learned = order.learned
         queue = self._book.examples(learned)
-        tables = _known_classes(turn.joined, starts, batch.first, known)
-        minor = line.version.minor + np.cumsum(np.diff(upto, prepend=0) > 0)
         before = self._trainer.cpu_seconds()
-        prediction, key = self._one_by_one(line, queue, batch.features, upto, tables)
+        prediction, key = apart.one_by_one(line.model, line.version.key, queue, batch.features, order, self._key)
         seconds = self._trainer.cpu_seconds() - before
-        self._unlearned = position[int(upto[-1]) :]
+        self._unlearned = order.left
+        minor = line.version.minor + order.steps
         decision = Decision(bool(len(learned)), f"{len(learned):,} rows learned one after the other")
         turn = replace(turn, decisions=(*turn.decisions, decision))
         if len(learned):
-            steps = int(minor[-1]) - line.version.minor
-            version = self._next_minor(turn, queue, learned, key, decision.reason, steps)
+            version = self._next_minor(turn, queue, learned, key, decision.reason, int(order.steps[-1]))
             line.version = replace(version, row_trees=line.model.row_trees(len(learned)))
             self._highest[version.major] = version.minor
             self._tip = line
@@ -1073,57 +1070,6 @@ class Engine:
         turn = replace(turn, train_cpu_seconds=turn.train_cpu_seconds + seconds)
         turn = self._say(turn, batch, prediction, line.version.major, minor.astype(np.int32))
         return replace(turn, loss=self._score(turn.joined))
-
-    def _one_by_one(
-        self,
-        line: Line,
-        queue: Examples,
-        features: Features,
-        upto: NDArray[np.int64],
-        tables: NDArray[np.int64],
-    ) -> tuple[Prediction, str | None]:
-        """Predictions of rows, each made after learning what is known by then, and the key of the model after them.
-
-        Each row's update is the one that a turn of its own would do: with the same examples, seed and class table.
-        """
-        model, key, done, said = line.model, line.version.key, 0, []
-        assert isinstance(model, Updatable)
-        many = isinstance(model, Interleaved)
-        for low, high in _stretches(upto, tables, many):
-            ready, table = int(upto[low]), queue.classes[: int(tables[low])]
-            if ready > done:
-                due = replace(queue.slice(done, ready), classes=table)
-                key, seed = self._key("update", key, due)
-                model.update(due, seed)
-                done = ready
-            rows = features.slice(low, high)
-            if isinstance(model, Interleaved):
-                done = int(upto[high - 1])
-                due = replace(queue.slice(ready, done), classes=table)
-                prediction = model.interleave(due, rows, upto[low:high] - ready, 0)
-            else:
-                prediction = model.predict(rows)
-            said.append(align(prediction, table))
-        if many and len(queue):
-            key, _ = self._key("apart", line.version.key, queue)
-        return _stacked(said, self.classes), key
-
-    def _order(
-        self, batch: Batch, starts: NDArray[np.int64], joined: Joined
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """What may be learned, in order, and how much of it before each row is tested."""
-        waiting = self._unlearned
-        known_at = np.full(len(waiting), np.iinfo(np.int64).min)
-        here = np.isin(waiting, joined.position)
-        if here.any():
-            fresh = ~joined.revised
-            place = np.argsort(joined.position[fresh], kind="stable")
-            at = np.searchsorted(joined.position[fresh][place], waiting[here])
-            known_at[here] = joined.known_at[fresh][place][at]
-        row = _usable_from(known_at, waiting, starts, batch.first)
-        order = np.lexsort((waiting, known_at, row))
-        upto = np.searchsorted(row[order], np.arange(len(batch)), side="right")
-        return waiting[order], upto.astype(np.int64)
 
     # ------------------------------------------------------------------ let go
 
@@ -1177,75 +1123,11 @@ def check_gate(gate: Gate | None, strategy: Strategy, learner: Learner) -> None:
         raise ConfigError("gate.held_out", spell(gate.held_out), need)
 
 
-def align(prediction: Prediction, classes: tuple[Label, ...]) -> Prediction:
-    """A classifier's prediction in terms of the class table; classes that the table lacks become ``UNSEEN``."""
-    if prediction.values is not None or prediction.classes == classes:
-        return prediction
-    assert prediction.codes is not None
-    index = {_typed(label): code for code, label in enumerate(classes)}
-    to = np.array([index.get(_typed(label), UNSEEN) for label in prediction.classes] + [ABSTAINED], dtype=np.int32)
-    codes = np.where(prediction.codes >= 0, to[np.maximum(prediction.codes, ABSTAINED)], prediction.codes)
-    proba = None
-    if prediction.proba is not None:
-        proba = np.zeros((len(codes), len(classes)))
-        has = to[:-1] >= 0
-        proba[:, to[:-1][has]] = prediction.proba[:, has]
-    return Prediction(codes=codes.astype(np.int32), proba=proba, classes=classes)
-
-
-def _stretches(upto: NDArray[np.int64], tables: NDArray[np.int64], many: bool) -> list[tuple[int, int]]:
-    """Runs of rows ``[low, high)`` that one call may test and train.
-
-    Within a run, at most one example is learned before each row but the first, and the class table stays as it is.
-    """
-    rows = np.arange(1, len(upto))
-    if many:
-        rows = rows[(np.diff(upto) > 1) | (np.diff(tables) > 0)]
-    return list(zip([0, *rows.tolist()], [*rows.tolist(), len(upto)], strict=True))
-
-
-def _known_classes(joined: Joined, starts: NDArray[np.int64], first: int, before: int) -> NDArray[np.int64]:
-    """How many classes of the table are known when each row is tested, shape (n,)."""
-    sizes = np.full(len(starts), before)
-    if joined.codes is not None:
-        row = _usable_from(joined.known_at, joined.position, starts, first)
-        here = row < len(starts)
-        np.maximum.at(sizes, row[here], joined.codes[here] + 1)
-    return np.maximum.accumulate(sizes)
-
-
-def _usable_from(
-    known_at: NDArray[np.int64], position: NDArray[np.int64], starts: NDArray[np.int64], first: int
-) -> NDArray[np.int64]:
-    """The first row of a batch whose turn knows each label: it began late enough, and after the label's own row."""
-    return np.maximum(np.searchsorted(starts, known_at, side="left"), position - first + 1).clip(min=0)
-
-
-def _stacked(said: list[Prediction], classes: tuple[Label, ...]) -> Prediction:
-    """Predictions one after the other; those without probabilities have NaN, if any has some."""
-    if said[0].values is not None:
-        return Prediction(values=np.concatenate([p.values for p in said if p.values is not None]))
-    several = [align(p, classes) for p in said]
-    proba = None
-    if any(p.proba is not None for p in several):
-        proba = np.concatenate(
-            [np.full((len(p), len(classes)), np.nan) if p.proba is None else p.proba for p in several]
-        )
-    return Prediction(
-        codes=np.concatenate([p.codes for p in several if p.codes is not None]), proba=proba, classes=classes
-    )
-
-
 def _identity(learner: Learner) -> str | None:
     try:
         return learner.identity()
     except Unhashable:
         return None
-
-
-def _typed(label: Label) -> tuple[str, Label]:
-    """A class that is told from one that Python calls equal: True and 1, 1 and 1.0."""
-    return type(label).__name__, label
 
 
 def _last_known(batch: Batch) -> int:
@@ -1305,46 +1187,3 @@ def _quarantined(turn: Turn, fault: str | None) -> Turn:
 
 def _note(turn: Turn, note: str) -> Turn:
     return replace(turn, notes=(*turn.notes, note))
-
-
-def _part(batch: Batch, start: int, stop: int) -> Batch:
-    """Rows ``[start, stop)`` of a batch whose rows are apart."""
-    cut = slice(start, stop)
-    return replace(
-        batch,
-        start=int(np.maximum.accumulate(batch.time)[start]),
-        first=batch.first + start,
-        features=batch.features.slice(start, stop),
-        rows=batch.rows[cut],
-        time=batch.time[cut],
-        known_at=batch.known_at[cut],
-        label_codes=None if batch.label_codes is None else batch.label_codes[cut],
-        labels=None if batch.labels is None else batch.labels[cut],
-        weights=None if batch.weights is None else batch.weights[cut],
-        groups=None if batch.groups is None else batch.groups[cut],
-        ids=None if batch.ids is None else batch.ids[cut],
-        late=None if batch.late is None else batch.late[cut],
-    )
-
-
-def _joined_both(first: Joined, second: Joined) -> Joined:
-    return Joined(
-        position=np.concatenate([first.position, second.position]),
-        known_at=np.concatenate([first.known_at, second.known_at]),
-        revised=np.concatenate([first.revised, second.revised]),
-        codes=None if first.codes is None or second.codes is None else np.concatenate([first.codes, second.codes]),
-        values=None if first.values is None or second.values is None else np.concatenate([first.values, second.values]),
-    )
-
-
-def _merged(head: Turn, tail: Turn, rows: int) -> Turn:
-    """One turn of a batch whose first rows fell into the initial period."""
-    return replace(
-        tail,
-        rows=rows,
-        joined=_joined_both(head.joined, tail.joined),
-        decisions=(*head.decisions, *tail.decisions),
-        late=head.late + tail.late,
-        quarantined=head.quarantined or tail.quarantined,
-        notes=(*head.notes, *tail.notes),
-    )

@@ -19,8 +19,8 @@ from perennial import strategies, triggers, windows
 from perennial.core.errors import ConfigError, DataError, LearnerError
 from perennial.core.features import Features
 from perennial.core.protocols import Trained
-from perennial.core.records import Adopt, Appoint, Close, Prediction, Tick, Verdict
-from perennial.engine import Engine, align
+from perennial.core.records import Adopt, Appoint, Close, Tick, Verdict, align
+from perennial.engine import Engine
 from perennial.gate import Gate, Golden
 from perennial.learners import as_learner
 from perennial.ledger.memory import MemoryLedger
@@ -932,22 +932,6 @@ def test_the_class_table_grows_in_order_of_first_known_label(engine):
     assert run.turns[6].predicted.prediction.proba.shape == (24, 3)  # 1.0 knows nothing of the new class
     assert not run.turns[6].predicted.prediction.proba[:, 2].any()
     assert run.turns[8].predicted.prediction.proba[:, 2].any()
-
-
-def test_align_translates_classes_by_value_and_type():
-    """Codes follow labels; classes that the table lacks are unseen; 1 and True are two classes."""
-    told = Prediction(codes=np.array([0, 1, 2, -1, -2], np.int32), proba=np.eye(5, 3), classes=("x", True, 1))
-    out = align(told, (1, "x"))
-    assert out.codes.tolist() == [1, -2, 0, -1, -2]
-    assert out.proba[:3].tolist() == [[0, 1], [0, 0], [1, 0]]
-
-
-def test_align_survives_a_model_that_knows_no_class_yet():
-    """A code that says `unseen` is no index."""
-    told = Prediction(codes=np.array([-2, -1], np.int32), proba=np.empty((2, 0)), classes=())
-    out = align(told, ("a",))
-    assert out.codes.tolist() == [-2, -1]
-    assert out.proba.tolist() == [[0.0], [0.0]]
 
 
 def test_a_boolean_label_has_both_classes_from_the_start(engine):

@@ -127,6 +127,11 @@ class Examples:
         )
 
 
+def typed(label: Label) -> tuple[str, Label]:
+    """A class that is told from one that Python calls equal: True and 1, 1 and 1.0."""
+    return type(label).__name__, label
+
+
 def class_array(classes: Sequence[Label]) -> NDArray[Any]:
     """Classes as an array whose dtype keeps them as they are: never 1 and "1" made equal."""
     kinds = {type(c) for c in classes}
@@ -162,6 +167,22 @@ class Prediction:
         first = self.codes if self.codes is not None else self.values
         assert first is not None
         return len(first)
+
+
+def align(prediction: Prediction, classes: tuple[Label, ...]) -> Prediction:
+    """A classifier's prediction in terms of the class table; classes that the table lacks become ``UNSEEN``."""
+    if prediction.values is not None or prediction.classes == classes:
+        return prediction
+    assert prediction.codes is not None
+    index = {typed(label): code for code, label in enumerate(classes)}
+    to = np.array([index.get(typed(label), UNSEEN) for label in prediction.classes] + [ABSTAINED], dtype=np.int32)
+    codes = np.where(prediction.codes >= 0, to[np.maximum(prediction.codes, ABSTAINED)], prediction.codes)
+    proba = None
+    if prediction.proba is not None:
+        proba = np.zeros((len(codes), len(classes)))
+        has = to[:-1] >= 0
+        proba[:, to[:-1][has]] = prediction.proba[:, has]
+    return Prediction(codes=codes.astype(np.int32), proba=proba, classes=classes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

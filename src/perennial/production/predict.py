@@ -19,8 +19,7 @@ import pyarrow.parquet as pq
 from perennial.core.errors import ConfigError, DataError, LedgerError
 from perennial.core.features import Chunk, Features
 from perennial.core.protocols import Learner
-from perennial.core.records import Label, Prediction
-from perennial.engine import align
+from perennial.core.records import Label, Prediction, align
 from perennial.ledger.sql import SqlLedger
 from perennial.production import checkpoint, outcomes
 from perennial.production.deployment import Deployment

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from perennial.core.errors import ConfigError
 from perennial.core.features import Features
 from perennial.core.protocols import Learner, Trained
-from perennial.core.records import Batch, Version
+from perennial.core.records import Batch, Version, align
 from perennial.core.times import moment
-from perennial.engine import align
 from perennial.metrics import Prices, Scored, bill
 from perennial.replay.clairvoyant import schedule
 from perennial.replay.evaluation import Evaluation, translated

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from perennial.core import protocols, records
 from perennial.core.features import Chunk, Column, Features, Kind, Schema
-from perennial.core.records import Decision, Examples, Loss, Prediction, Version, class_array
+from perennial.core.records import Decision, Examples, Loss, Prediction, Version, align, class_array
 from perennial.core.times import instant
 
 N = 6
@@ -178,3 +178,19 @@ def test_records_are_frozen_and_documented(record: Any) -> None:
     assert record.__doc__
     if record is not Decision:
         assert all(field.kw_only for field in dataclasses.fields(record))
+
+
+def test_align_translates_classes_by_value_and_type():
+    """Codes follow labels; classes that the table lacks are unseen; 1 and True are two classes."""
+    told = Prediction(codes=np.array([0, 1, 2, -1, -2], np.int32), proba=np.eye(5, 3), classes=("x", True, 1))
+    out = align(told, (1, "x"))
+    assert out.codes.tolist() == [1, -2, 0, -1, -2]
+    assert out.proba[:3].tolist() == [[0, 1], [0, 0], [1, 0]]
+
+
+def test_align_survives_a_model_that_knows_no_class_yet():
+    """A code that says `unseen` is no index."""
+    told = Prediction(codes=np.array([-2, -1], np.int32), proba=np.empty((2, 0)), classes=())
+    out = align(told, ("a",))
+    assert out.codes.tolist() == [-2, -1]
+    assert out.proba.tolist() == [[0.0], [0.0]]
