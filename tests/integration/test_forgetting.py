@@ -261,6 +261,8 @@ def test_from_a_file_and_the_command_line(tmp_path, capsys):
     config["stream"]["word_rows"] = 10
     file.write_text(yaml.safe_dump(config))
     assert "begun without keeping rows" in said(2, "run", "--once")
+    assert "begun without keeping rows" in said(2, "erase", "--key", "7")
+    assert "begun without keeping rows" in said(5, "doctor")
 
 
 def same_as_a_replay(made, tmp_path):

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from perennial.cli import screen
-from perennial.cli.operate import _actor
+from perennial.cli import screen, session
 
 
 def command(
@@ -42,32 +39,17 @@ def command(
     and trains as the strategy says. Columns, categories and classes are checked first; what differs is named, and
     nothing is done. Only for a deployment that has taken no turn yet.
     """
-    from threadpoolctl import threadpool_limits
-
     from perennial.config import load
-    from perennial.core.errors import ConfigError
-    from perennial.ledger.sql import SqlLedger
     from perennial.production.adopting import adopt
-    from perennial.production.service import leased
 
     loaded = load(config)
     deployment = loaded.deployment()
-    holder = f"{socket.gethostname()}:{os.getpid()}"
     labels = [word.strip() for word in classes.split(",")] if classes else []
-    try:
-        with (
-            SqlLedger.open(
-                deployment.ledger, deployment.name, blobs=deployment.blobs, forgets=deployment.forgets
-            ) as ledger,
-            leased(ledger, holder, timedelta(seconds=lease), lambda *_: None) as held,
-            threadpool_limits(1),
-        ):
-            done = adopt(
-                deployment, ledger, held, model, now=datetime.now(UTC), allow_pickle=pickle, classes=labels,
-                actor=_actor(), reason=reason,
-            )  # fmt: skip
-    except ConfigError as error:
-        raise loaded.placed(error) from error
+    with session.leased(loaded, deployment, seconds=lease) as (ledger, held), session.one_thread():
+        done = adopt(
+            deployment, ledger, held, model, now=datetime.now(UTC), allow_pickle=pickle, classes=labels,
+            actor=session.actor(), reason=reason,
+        )  # fmt: skip
     if as_json:
         typer.echo(json.dumps({"deployment": deployment.name, **asdict(done)}, indent=1))
         return

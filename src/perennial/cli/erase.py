@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-from dataclasses import asdict, replace
-from datetime import timedelta
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from perennial.cli import screen
+from perennial.cli import screen, session
 
 
 def command(
@@ -26,17 +23,11 @@ def command(
     what to do about it. Stop the run first: this takes its lease. Rows that wait in an ingest log go too; what else the
     source holds, and backups, are not touched.
     """
-    from perennial.config import load
-    from perennial.ledger.sql import SqlLedger
     from perennial.production import Run
-    from perennial.production.service import leased
 
-    deployment = replace(load(config), reads=False).deployment()
-    holder = f"{socket.gethostname()}:{os.getpid()}"
-    with (
-        SqlLedger.open(deployment.ledger, deployment.name, blobs=deployment.blobs, create=False) as ledger,
-        leased(ledger, holder, timedelta(seconds=30), lambda *_: None) as lease,
-    ):
+    loaded = session.load(config)
+    deployment = loaded.deployment()
+    with session.leased(loaded, deployment, create=False) as (ledger, lease):
         erased = Run(deployment, ledger, lease).erase(key)
     if as_json:
         typer.echo(json.dumps(asdict(erased)))

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from perennial.cli import session
 from perennial.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from perennial.config import Loaded
     from perennial.ledger.sql import SqlLedger
     from perennial.production.operate import Moved
 
@@ -49,7 +46,7 @@ def versions(
     """
     from perennial.production import explain
 
-    with _ledger(_load(config)) as ledger:
+    with session.reading(session.load(config)) as ledger:
         told = explain.versions(explain.History.read(ledger))
     told = [one for one in told if status in (None, one["status"])][-(last or 0) :]
     _document(told) if as_json else _show_versions(told, status)
@@ -63,7 +60,7 @@ def explain(version: Which, config: Config = DEFAULT, as_json: Json = False) -> 
     """
     from perennial.production import explain
 
-    with _ledger(_load(config)) as ledger:
+    with session.reading(session.load(config)) as ledger:
         number = _numbered(ledger, version)
         told = explain.explain(explain.History.read(ledger), number)
         told["files"] = _files(ledger, number, config)
@@ -78,9 +75,9 @@ def served_at(
     """Say which version answered rows of an instant, since when, and why."""
     from perennial.production import explain
 
-    loaded = _load(config)
+    loaded = session.load(config)
     instant = _instant(time, loaded.config.stream.time_zone)
-    with _ledger(loaded) as ledger:
+    with session.reading(loaded) as ledger:
         told = explain.served_at(explain.History.read(ledger), instant)
     if as_json:
         return _document(told)
@@ -101,10 +98,10 @@ def promote(version: Which, config: Config = DEFAULT, reason: Reason = "", as_js
     """
     from perennial.production import operate
 
-    loaded = _load(config)
-    with _ledger(loaded) as ledger:
+    loaded = session.load(config)
+    with session.reading(loaded) as ledger:
         number = operate.numbered(ledger, version)
-        moved = operate.promote(ledger, loaded.deployment(), number, actor=_actor(), reason=reason)
+        moved = operate.promote(ledger, loaded.deployment(), number, actor=session.actor(), reason=reason)
     _tell_moved(moved, as_json)
 
 
@@ -115,9 +112,9 @@ def rollback(config: Config = DEFAULT, reason: Reason = "", as_json: Json = Fals
     """
     from perennial.production import operate
 
-    loaded = _load(config)
-    with _ledger(loaded) as ledger:
-        moved = operate.rollback(ledger, loaded.deployment(), actor=_actor(), reason=reason)
+    loaded = session.load(config)
+    with session.reading(loaded) as ledger:
+        moved = operate.rollback(ledger, loaded.deployment(), actor=session.actor(), reason=reason)
     _tell_moved(moved, as_json)
 
 
@@ -145,9 +142,9 @@ def reproduce(version: Which, config: Config = DEFAULT, as_json: Json = False) -
     """
     from perennial.production.reproduce import reproduce
 
-    loaded = _load(config)
+    loaded = session.load(config)
     deployment = loaded.deployment()
-    with _ledger(loaded) as ledger, _one_thread():
+    with session.reading(loaded) as ledger, session.one_thread():
         found = reproduce(deployment, ledger, _numbered(ledger, version))
     if as_json:
         _document({**asdict(found), "same": found.same})
@@ -176,11 +173,11 @@ def doctor(
     from perennial.production.doctor import examine, sound
     from perennial.production.doctor import repair as mend
 
-    loaded = _load(config)
+    loaded = session.load(config)
     deployment = loaded.deployment()
-    with _ledger(loaded) as ledger, _one_thread():
+    with session.reading(loaded) as ledger, session.one_thread():
         if repair:
-            findings = mend(deployment, ledger, f"{_actor()} (doctor)", timedelta(seconds=lease))
+            findings = mend(deployment, ledger, f"{session.actor()} (doctor)", timedelta(seconds=lease))
         else:
             findings = examine(deployment, ledger)
     fine = sound(findings)
@@ -207,9 +204,9 @@ def export(
     from perennial.learners.export import export
     from perennial.production import checkpoint
 
-    loaded = _load(config)
+    loaded = session.load(config)
     deployment = loaded.deployment()
-    with _ledger(loaded) as ledger:
+    with session.reading(loaded) as ledger:
         version = _numbered(ledger, version)
         saved = ledger.version(version)
         model = deployment.load(ledger.get(saved.blob))
@@ -242,9 +239,9 @@ def predict(
     """
     from perennial.production.predict import predict
 
-    loaded = _load(config)
+    loaded = session.load(config)
     deployment = loaded.deployment()
-    with _ledger(loaded) as ledger, _one_thread():
+    with session.reading(loaded) as ledger, session.one_thread():
         number = None if version is None else _numbered(ledger, version)
         scored = predict(deployment, ledger, file, output, version=number)
     if as_json:
@@ -270,47 +267,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
 # -- what they share --------------------------------------------------------------------------------------------------
 
 
-def _load(config: Path) -> Loaded:
-    """The configuration; what it names as source may be away, which is when an operator is needed most."""
-    from perennial.config import load
-
-    return replace(load(config), reads=False)
-
-
-@contextmanager
-def _ledger(loaded: Loaded) -> Iterator[SqlLedger]:
-    """The ledger of a configuration, which must be there; what the deployment turns out to lack has its line."""
-    from perennial.config.deploying import place
-    from perennial.ledger.sql import SqlLedger
-
-    name, url, blobs = place(loaded)
-    try:
-        with SqlLedger.open(url, name, blobs=blobs, create=False) as ledger:
-            yield ledger
-    except ConfigError as error:
-        raise loaded.placed(error) from error
-
-
 def _numbered(ledger: SqlLedger, version: str) -> str:
     from perennial.production.operate import numbered
 
     return numbered(ledger, version)
-
-
-def _one_thread() -> Any:
-    """As a run trains: sums of several threads depend on how many there are."""
-    from threadpoolctl import threadpool_limits
-
-    return threadpool_limits(1)
-
-
-def _actor() -> str:
-    """Who gives the word, as the ledger keeps it."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        user = "unknown"
-    return f"{user}@{socket.gethostname()}"
 
 
 def _instant(text: str, zone: str | None) -> int:

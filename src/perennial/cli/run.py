@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from perennial.cli import session
 
 if TYPE_CHECKING:
     from perennial.production.run import Tell
@@ -74,11 +75,9 @@ def command(
         raise typer.BadParameter("give --once or --until-end, not both")
     mode: Mode = "once" if once else "until-end" if until_end else "follow"
     from perennial.config import load
-    from perennial.core.errors import ConfigError
-    from perennial.ledger.sql import SqlLedger
     from perennial.production.hooks import Hooks
     from perennial.production.metrics import Metrics
-    from perennial.production.service import keep_current, leased
+    from perennial.production.service import keep_current
 
     loaded = load(config)
     deployment = replace(loaded.deployment(), observe=observe, accept=accept)
@@ -94,37 +93,24 @@ def command(
         shown(event, facts)
         hooks.see(event, facts)
 
-    holder = f"{socket.gethostname()}:{os.getpid()}"
     with (
-        SqlLedger.open(
-            deployment.ledger, deployment.name, blobs=deployment.blobs, forgets=deployment.forgets
-        ) as ledger,
-        leased(ledger, holder, timedelta(seconds=lease), tell) as held,
-        _one_thread(),
+        session.leased(loaded, deployment, seconds=lease, tell=tell) as (ledger, held),
+        session.one_thread(),
         _stopping(tell) as stop,
     ):
 
         def pause(seconds: float) -> None:
             stop.wait(seconds)
 
-        tell("started", {"deployment": deployment.name, "mode": mode, "holder": holder})
-        try:
-            turns = keep_current(
-                deployment, ledger, held, mode=mode, stopped=stop.is_set, wait=pause,
-                clock=lambda: datetime.now(UTC), poll=poll, tell=tell,
-            )  # fmt: skip
-        except ConfigError as error:
-            raise loaded.placed(error) from error
+        tell("started", {"deployment": deployment.name, "mode": mode, "holder": session.holder()})
+        turns = keep_current(
+            deployment, ledger, held, mode=mode, stopped=stop.is_set, wait=pause,
+            clock=lambda: datetime.now(UTC), poll=poll, tell=tell,
+        )  # fmt: skip
         champion = ledger.alias("champion").version
     tell("ended", {"deployment": deployment.name, "turns": turns, "champion": champion})
     if as_json:
         print(json.dumps({"deployment": deployment.name, "turns": turns, "champion": champion}))
-
-
-def _one_thread() -> Any:
-    from threadpoolctl import threadpool_limits
-
-    return threadpool_limits(1)
 
 
 @contextmanager

@@ -83,6 +83,8 @@ class Run:
 
     Raises
     ------
+    ConfigError
+        If the deployment keeps no rows and its ledger was begun keeping them, or the other way round.
     LedgerError
         If the ledger holds a deployment of this name with other settings, or its last state cannot be read.
     """
@@ -95,8 +97,10 @@ class Run:
         self._thinning = Thinning(ledger) if deployment.forgets else None
         if ledger.forgets != deployment.forgets:
             raise ConfigError(
-                "retention", deployment.retention, "the ledger was opened for another: give SqlLedger.open "
-                f"forgets={deployment.forgets}",
+                "retention", deployment.retention,
+                f"{deployment.name!r} was begun {'without keeping rows' if ledger.forgets else 'keeping rows'}, which "
+                "cannot be changed: go back to that, or give it a new `name` (and SqlLedger.open, which begins it, "
+                f"forgets={deployment.forgets})",
             )  # fmt: skip
         self._adopted: Mapping[str, Any] = {}  # about the model that is being adopted
         self._recover()
