@@ -27,14 +27,6 @@ UNSEEN = -2  #: code of a predicted class that no label has named yet; scored as
 UNLABELLED = -1  #: code of a label that is not known
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """What is to be predicted. Multi-output and ranking tasks add kinds, not fields elsewhere."""
-
-    kind: TaskKind
-    outputs: int = 1
-
-
 @dataclass(frozen=True, kw_only=True)
 class Examples:
     """Labelled rows that one training may learn from, in order.

@@ -296,11 +296,6 @@ def opens(data: bytes) -> str:
     return f"skops.io.load(path, trusted={get_untrusted_types(data=data)})"
 
 
-def strangers(data: bytes, trust: Trust) -> list[str]:
-    """Names in what :func:`dump` wrote that are neither on the list nor among ``trust.types``, sorted."""
-    return _strangers(_schema(data), trust)
-
-
 def _schema(data: bytes) -> dict[str, Any]:
     from skops.io._protocol import PROTOCOL
 
@@ -353,9 +348,6 @@ def _named(root: Any) -> Iterator[tuple[str, str]]:
 
 
 # -- what compiled code follows without looking ----------------------------------------------------------------------
-
-
-_COMPILED = ("sklearn.tree._tree", "sklearn.neighbors._kd_tree", "sklearn.neighbors._ball_tree")
 
 
 def _trees(root: Any, columns: float, seen: set[int]) -> Iterator[tuple[Any, float]]:

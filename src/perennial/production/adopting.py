@@ -273,7 +273,7 @@ def _labels(
     itself = bool(own) and all(type(label) is kind for label in own)
     numbered = all(isinstance(label, bool | int | float) for label in own) and list(own) == list(range(len(own)))
     if given:
-        labels = tuple(_typed(word, kind, target) for word in given)
+        labels = tuple(_label_of(word, kind, target) for word in given)
         if len(set(labels)) < len(labels) or (own and len(labels) != len(own)):
             raise ConfigError("classes", ", ".join(given), f"the model has {len(own)} classes: give each its own label")
         if itself and labels != own and not numbered:
@@ -313,7 +313,7 @@ def _unknown_labels(labels: tuple[Label, ...], target: str, first: Sequence[Batc
     )
 
 
-def _typed(word: str, kind: type, target: str) -> Label:
+def _label_of(word: str, kind: type, target: str) -> Label:
     """A label from its text, in the type of the label column."""
     truths = {"true": True, "false": False}
     try:

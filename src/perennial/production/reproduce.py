@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from perennial.core.errors import LedgerError
 from perennial.core.features import Chunk, Features, Schema
 from perennial.core.protocols import Interleaved, Learner, Summable, Updatable
-from perennial.core.records import UNLABELLED, Examples, Label, TaskKind
+from perennial.core.records import UNLABELLED, Examples, Label, TaskKind, typed
 from perennial.core.state import Stored
 from perennial.ledger.errors import MissingBlob
 from perennial.ledger.records import Entry, Saved, Segment
@@ -161,7 +161,7 @@ def _labels(
 ) -> tuple[dict[int, Any], tuple[Label, ...]]:
     """The latest label of each row, and the class table in order of first known label."""
     labels: dict[int, Any] = {}
-    classes: dict[tuple[str, Any], Label] = {_typed(label): label for label in seeded}
+    classes: dict[tuple[str, Any], Label] = {typed(label): label for label in seeded}
     for entry in entries:
         if not entry.labels:
             continue
@@ -170,12 +170,8 @@ def _labels(
         labels.update(zip(table.column("row").to_pylist(), values, strict=True))
         if task == "classification":
             for label in dict.fromkeys(values):
-                classes.setdefault(_typed(label), label)
+                classes.setdefault(typed(label), label)
     return labels, tuple(classes.values())
-
-
-def _typed(label: Label) -> tuple[str, Label]:
-    return type(label).__name__, label
 
 
 def _weighted(examples: Examples, weights: NDArray[np.float64]) -> Examples:
@@ -271,8 +267,8 @@ class _Store:
         wanted = [found.get(row) for row in ascending.tolist()]
         codes = values = None
         if task == "classification":
-            index = {_typed(label): code for code, label in enumerate(classes)}
-            codes = np.array([UNLABELLED if w is None else index[_typed(w)] for w in wanted], dtype=np.int32)
+            index = {typed(label): code for code, label in enumerate(classes)}
+            codes = np.array([UNLABELLED if w is None else index[typed(w)] for w in wanted], dtype=np.int32)
         else:
             values = np.array([np.nan if w is None else w for w in wanted], dtype=np.float64)
         examples = Examples(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perennial.core.records import ABSTAINED, Label, TaskKind
+from perennial.core.records import ABSTAINED, Label, TaskKind, typed
 from perennial.core.times import NEVER
 from perennial.metrics import Metric, Scored, default_positive, score, series
 from perennial.replay import baselines
@@ -197,6 +197,6 @@ def _labels(truth: StreamLabels) -> NDArray[Any]:
 
 def translated(codes: NDArray[Any], old: Sequence[Label], new: Sequence[Label]) -> NDArray[np.int32]:
     """Codes of one class table as codes of another; -1 for none, and for classes that the other lacks."""
-    index = {(type(label).__name__, label): code for code, label in enumerate(new)}
-    to = np.array([index.get((type(label).__name__, label), -1) for label in old] + [-1], dtype=np.int32)
+    index = {typed(label): code for code, label in enumerate(new)}
+    to = np.array([index.get(typed(label), -1) for label in old] + [-1], dtype=np.int32)
     return np.asarray(to[codes], dtype=np.int32)

@@ -19,7 +19,7 @@ import numpy as np
 
 from perennial.core.identity import Unhashable, canonical, digest
 from perennial.core.protocols import Gate, Learner, Trainer
-from perennial.core.records import Close, Label, Revisions, TaskKind
+from perennial.core.records import Close, Label, Revisions, TaskKind, typed
 from perennial.engine import Engine
 from perennial.metrics.money import Prices
 from perennial.replay.spill import Spill, Summary
@@ -227,10 +227,10 @@ def _revisions(
 ) -> tuple[Revisions, list[Label]]:
     """Labels that no batch brought, and the stream's list of labels with theirs."""
     known = list(labels)
-    code = {(type(label).__name__, label): i for i, label in enumerate(known)}
+    code = {typed(label): i for i, label in enumerate(known)}
     codes = []
     for _, _, label in tail:
-        at = code.setdefault((type(label).__name__, label), len(known))
+        at = code.setdefault(typed(label), len(known))
         if at == len(known):
             known.append(label)
         codes.append(at)

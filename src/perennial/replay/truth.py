@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 
-from perennial.core.records import Label, TaskKind
+from perennial.core.records import Label, TaskKind, typed
 from perennial.core.times import NEVER
 from perennial.stream.prepared import REVISIONS, Prepared, StreamLabels
 
@@ -32,7 +32,7 @@ def truth(prepared: Prepared, task: TaskKind, closes_at: int) -> Truth:
     if not later:
         return Truth(last=own, first=own)
     classes = list(own.classes)
-    code = {(type(label).__name__, label): i for i, label in enumerate(classes)}
+    code = {typed(label): i for i, label in enumerate(classes)}
     labels = own.codes if own.codes is not None else own.values
     assert labels is not None
     first, last = labels.copy(), labels.copy()
@@ -40,7 +40,7 @@ def truth(prepared: Prepared, task: TaskKind, closes_at: int) -> Truth:
     for position, at, label in later:
         value = label
         if task == "classification":
-            value = code.setdefault((type(label).__name__, label), len(classes))
+            value = code.setdefault(typed(label), len(classes))
             if value == len(classes):
                 classes.append(label)
         if at >= newest[position]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from perennial.core.errors import ConfigError, DataError
 from perennial.core.features import Chunk, Column, Features, Kind, Schema
-from perennial.core.records import Label, TaskKind
+from perennial.core.records import Label, TaskKind, typed
 from perennial.stream.encoding import Encoder
 from perennial.stream.settings import Stream
 from perennial.stream.sources import Widened, canonical_type, files_of, open_files
@@ -100,7 +100,7 @@ def read_labelled(file: str | Path, stream: Stream, schema: Schema, label_type: 
     if task == "regression":
         truth: NDArray[Any] = np.asarray(labels.cast(pa.float64()).to_numpy())
     else:
-        codes = [classes.setdefault((type(label).__name__, label), len(classes)) for label in labels.to_pylist()]
+        codes = [classes.setdefault(typed(label), len(classes)) for label in labels.to_pylist()]
         truth = np.array(codes, dtype=np.int32)
     return Labelled(
         digest=_digest(files_of(file)),

@@ -10,7 +10,7 @@ import numpy as np
 
 from perennial.core.errors import ConfigError
 from perennial.core.features import Kind
-from perennial.core.records import Batch, Joined, Label
+from perennial.core.records import Batch, Joined, Label, typed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,9 +105,9 @@ class Quality:
         fresh = joined.codes[~joined.revised]
         if len(fresh) < self.least_rows:
             return None
-        index = {(type(label).__name__, label): code for code, label in enumerate(classes)}
+        index = {typed(label): code for code, label in enumerate(classes)}
         for label, (low, high) in self.label_rates.items():
-            share = float(np.mean(fresh == index.get((type(label).__name__, label), len(classes))))
+            share = float(np.mean(fresh == index.get(typed(label), len(classes))))
             if not low <= share <= high:
                 return f"{share:.1%} of {len(fresh):,} labels are {label!r}, outside [{low:.1%}, {high:.1%}]"
         return None
