@@ -378,7 +378,7 @@ class Run:
         # golden sets go first: a crash behind that leaves rows by which to find the rest
         golden = self._drop_golden(segments, positions, versions)
         gone = self._forgotten_words(erasing.lonely_words(words, lonely))
-        self._intake.erase([key, *self._typed(key)], gone)
+        self._intake.erase(key, gone)
         for segment in segments:
             self._blank(segment, marks[segment.digest])
         self._note_turn("checkpoints before it are gone")  # as many as are kept, so that none of them is older
@@ -396,10 +396,6 @@ class Run:
     def _categories(self, batch: Any) -> list[str]:
         schema = self._intake.schema
         return [f"f{j}" for j in schema.categories if f"f{j}" in batch.schema.names]
-
-    def _typed(self, key: str) -> list[Any]:
-        """The key as a number, where it may be one."""
-        return [int(key)] if key.lstrip("-").isdigit() else []
 
     def _forgotten_words(self, codes: dict[str, set[int]]) -> dict[str, set[str]]:
         schema = self._intake.schema

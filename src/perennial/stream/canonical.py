@@ -250,10 +250,10 @@ class Canonical:
             lateness=stream.span("lateness") or timedelta(0),
         )
 
-    def erase(self, keys: Collection[Any], words: Mapping[str, Collection[str]]) -> None:
-        """Forget past rows of these keys, and words of category columns that nobody else used."""
+    def erase(self, key: str, words: Mapping[str, Collection[str]]) -> None:
+        """Forget past rows of a subject, and words of category columns that nobody else used."""
         if self._lookback is not None:
-            self._lookback.erase(keys)
+            self._lookback.erase(key)
         for name, gone in words.items():
             self.encoder.erase(name, gone)
 

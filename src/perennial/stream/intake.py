@@ -558,9 +558,9 @@ class Intake:
             with pa.ipc.open_stream(pa.py_buffer(state.arrays["built"].tobytes())) as reader:
                 self._built = reader.read_all()
 
-    def erase(self, keys: Collection[Any], words: Mapping[str, Collection[str]]) -> None:
-        """Forget past rows of these keys, and words of category columns that nobody else used."""
-        self._canonical.erase(keys, words)
+    def erase(self, key: str, words: Mapping[str, Collection[str]]) -> None:
+        """Forget past rows of a subject, and words of category columns that nobody else used."""
+        self._canonical.erase(key, words)
 
     def trim(self, *, within: bool = False) -> None:
         """What turns took is durable: sources that are ours let go of it, ``within`` what came together too."""

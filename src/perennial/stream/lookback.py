@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from datetime import timedelta
 from importlib import import_module
 from itertools import pairwise
@@ -120,11 +120,13 @@ class LookBack:
         """Features of the rows that still wait, as an Arrow table; None if there are none."""
         return self._advance(len(self._times))
 
-    def erase(self, keys: Collection[Any]) -> None:
-        """Forget the rows of these keys: no later call sees them."""
+    def erase(self, key: str) -> None:
+        """Forget the rows of a key, which is compared as text whatever its type: no later call sees them."""
         if self._held is None or self._key is None:
             return
-        stays = ~self._held[self._key].isin(list(keys)).to_numpy(dtype=bool)
+        column = self._held[self._key]
+        there = zip(column.tolist(), column.isna().tolist(), strict=True)
+        stays = np.array([missing or str(value) != key for value, missing in there], dtype=bool)
         self._done = int(stays[: self._done].sum())
         self._held = self._held[stays].reset_index(drop=True)
         self._times = self._times[stays]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +178,29 @@ def test_times_are_in_the_zone_of_the_stream(tmp_path: Path) -> None:
     features(tmp_path, history(), time_zone="Europe/Lisbon")
     assert str(calls[0][1]["at"].dt.tz) == "Europe/Lisbon"
     assert instant(calls[0][1]["at"][0].to_pydatetime()) == instant(START)
+
+
+@pytest.mark.parametrize(
+    ("keys", "key"),
+    [
+        (pa.array(["a", "b"]), "a"),
+        (pa.array([7, 8]), "7"),
+        (pa.array([7.5, 8.5]), "7.5"),
+        (pa.array([True, False]), "True"),
+        (pa.array([Decimal("7.50"), Decimal("8.50")]), "7.50"),
+        (pa.array([date(2026, 1, 1), date(2026, 1, 2)]), "2026-01-01"),
+        (pa.array(["--7", "-7"]), "--7"),
+    ],
+    ids=["text", "whole", "fraction", "truth", "decimal", "date", "dashes"],
+)
+def test_a_key_is_erased_whatever_its_type(keys: Any, key: str) -> None:
+    """Its rows go, those of another key and of none stay: keys are compared as text, as in the store."""
+    look = LookBack(means, timedelta(days=9), time="at", key="who", zone="UTC", lateness=timedelta(0))
+    who = keys.take(pa.array([0, 1, None, 0]))
+    time = np.arange(4) * 3_600_000_000
+    look.feed(pa.record_batch({"at": pa.array(time), "who": who, "price": pa.array([1.0, 2.0, 3.0, 4.0])}), time)
+    look.erase(key)
+    kept = pa.ipc.open_stream(look.state().arrays["held"].tobytes()).read_all()
+    assert kept.column("price").to_pylist() == [2.0, 3.0]
+    look.erase("nobody")
+    assert look.held == 2
