@@ -623,3 +623,15 @@ def test_a_log_that_is_new_or_holds_other_labels(tmp_path):
     pq.write_table(pa.table({"id": ["row-1"], "y": [1.5], "known_at": [START + DAY]}), tmp_path / "log" / "0.parquet")
     with pytest.raises(pn.DataError, match=r"labels of the log are double, in 0.parquet, and those of the rows string"):
         until_end(odd)
+
+
+@pytest.mark.parametrize("parameter", ["table", "log"])
+def test_a_log_that_is_not_there_is_told_as_the_log(tmp_path, parameter):
+    """An error about a table or an ingest log names the setting that leads to it: labels, and not the source."""
+    sqlite3.connect(tmp_path / "shop.db").close()
+    table, _, _ = plain()
+    url = f"sqlite:///{tmp_path}/shop.db?{parameter}=outcomes"
+    stream = pn.Stream(table, time="at", id="id", target="y", labels=url, label_wait="5d", time_zone="UTC", batch="1d")
+    with pytest.raises(pn.ConfigError) as told:
+        label_log.LabelLog(stream).refresh()
+    assert told.value.field == "labels"

@@ -138,8 +138,10 @@ def known_files(feed: Growing, position: Position) -> list[list[Any]]:
     return [[name, size if name < at else None] for name, size in sorted(known.items()) if name <= at]
 
 
-def feed_of(source: Any) -> Growing:
+def feed_of(source: Any, field: str = "source") -> Growing:
     """What follows a source: files, or a table or an ingest log of a database where it is a URL.
+
+    ``field`` is the setting, for errors.
 
     Raises
     ------
@@ -149,12 +151,12 @@ def feed_of(source: Any) -> Growing:
     if is_url(source):
         from perennial.stream.sql import Address, TableFeed
 
-        if Address.of(source).log:
+        if Address.of(source, field).log:
             from perennial.stream.ingest import IngestFeed
 
-            return IngestFeed(source)
-        return TableFeed(source)
-    return Feed(source)
+            return IngestFeed(source, field)
+        return TableFeed(source, field)
+    return Feed(source, field)
 
 
 @final
@@ -168,18 +170,20 @@ class Feed:
     ----------
     source : str or Path
         A file, a folder or a glob, as a :class:`~perennial.stream.settings.Stream` takes it.
+    field : str
+        The setting, for errors.
     """
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: Any, field: str = "source") -> None:
         if not isinstance(source, str | Path):
-            raise ConfigError("source", type(source).__name__, "a run reads files or a database: give a path or a URL")
-        self._source = source
+            raise ConfigError(field, type(source).__name__, "a run reads files or a database: give a path or a URL")
+        self._source, self._field = source, field
         #: files that were read and are there, each with its size when it was read, if nobody was writing
         self.known: dict[str, int | None] = {}
 
     def open(self) -> Source:
         """All files there are now, to learn their columns."""
-        return open_files(self._source)
+        return open_files(self._source, self._field)
 
     def is_new(self, seen: dict[str, Any]) -> bool:
         """Whether something changed since the call before, which ``seen`` remembers: a look at names and sizes only."""

@@ -835,7 +835,7 @@ class IngestFeed:
 
     def open(self) -> IngestSource:
         """The log, to learn its columns."""
-        return IngestSource(self._source)
+        return IngestSource(self._source, self._database.address.field)
 
     def is_new(self, seen: dict[str, Any]) -> bool:
         """Whether rows were appended since the call before, which ``seen`` remembers."""

@@ -112,10 +112,7 @@ class LabelLog:
 
     def __init__(self, stream: Stream, feed: Growing | None = None, *, forgiving: bool = False) -> None:
         self._stream, self._forgiving = stream, forgiving
-        try:
-            self._feed = feed or feed_of(stream.labels)
-        except ConfigError as error:
-            raise ConfigError("labels", error.got, error.need) from error
+        self._feed = feed or feed_of(stream.labels, "labels")
         self._columns = log_columns(stream)
         self._wait = micros(stream.waits)
         within = stream.span("within")

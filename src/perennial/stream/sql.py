@@ -525,7 +525,7 @@ class TableFeed:
         """The table, to learn its columns; raises as :meth:`read` does if it cannot be followed."""
         with self._reader.dialect.reading() as connection:
             self._reader.dialect.order(connection, self._reader.dialect.layout(connection), follow=True)
-        return Table(self._source)
+        return Table(self._source, self._reader.address.field)
 
     def is_new(self, seen: dict[str, Any]) -> bool:
         """Whether the last row that may be read is another than at the call before, which ``seen`` remembers."""
