@@ -79,7 +79,7 @@ class Saved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """Labelled examples of one turn, in the store: rows ``[first, first + rows)``."""
+    """Rows of one turn in the store, ``[first, first + rows)``; some may be blank: erased, or they wait no more."""
 
     digest: str
     first: int

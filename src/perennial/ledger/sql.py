@@ -689,7 +689,11 @@ class SqlLedger:
             return {row.turn: row.committed_at for row in connection.execute(self._say.committed)}
 
     def entries(self, since: int = 0, until: int | None = None) -> Iterator[Entry]:
-        """Turns ``[since, until)`` in order, each equal to what was committed. Tuples in plain data are lists."""
+        """Turns ``[since, until)`` in order, each equal to what was committed.
+
+        Tuples in plain data are lists. Of ``waiting`` nothing is kept with a turn; of ``position`` a digest where the
+        ledger forgets.
+        """
         while True:
             stop = since + _PAGE if until is None else min(since + _PAGE, until)
             page = self._page(since, stop) if stop > since else []
