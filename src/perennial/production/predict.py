@@ -17,7 +17,6 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from perennial.core.errors import ConfigError, DataError, LedgerError
-from perennial.core.features import Chunk, Features
 from perennial.core.protocols import Learner
 from perennial.core.records import Label, Prediction, align
 from perennial.ledger.sql import SqlLedger
@@ -124,8 +123,7 @@ def _predictions(
         check_types(path, {name: types[name] for name in names})
         for block in open_files(path).blocks(types):
             rows = block.rows
-            stored, _ = encoder.encode([rows.column(name) for name in names], done)
-            features = Features.of(Chunk(pa.Table.from_arrays(stored, names=names), encoder.schema))
+            features = encoder.features([rows.column(name) for name in names], done)
             prediction = align(model.predict(features), classes)
             identity = deployment.stream.id
             if identity in types:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.ipc
 from numpy.typing import NDArray
 
-from perennial.core.features import Column, Kind, Schema, Vocabulary
+from perennial.core.features import Chunk, Column, Features, Kind, Schema, Vocabulary
 
 DIGEST_BYTES = 16
 ERASED = "\x00erased "  #: before the code of a word that was forgotten
@@ -123,6 +123,11 @@ class Encoder:
             present.append(there)
             contents.append(content)
         return stored, hash_rows(_side_by_side(present, contents))
+
+    def features(self, arrays: Sequence[Any], first: int) -> Features:
+        """A block of rows that no stream keeps, as a model is asked about them."""
+        stored, _ = self.encode(arrays, first)
+        return Features.of(Chunk(pa.Table.from_arrays(stored, names=list(self.schema.names)), self.schema))
 
 
 def _side_by_side(present: list[NDArray[np.bool_]], contents: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from perennial.core.errors import ConfigError, DataError
-from perennial.core.features import Chunk, Column, Features, Kind, Schema
+from perennial.core.features import Column, Features, Kind, Schema
 from perennial.core.records import Label, TaskKind, typed
 from perennial.stream.encoding import Encoder
 from perennial.stream.settings import Stream
@@ -54,8 +54,7 @@ class Labelled:
         encoder = Encoder({f.name: f.type for f in self.rows.schema}, self.text)
         for name, vocabulary in schema.vocabularies.items():
             encoder.schema.vocabularies[name].encode(vocabulary.words)
-        stored, _ = encoder.encode([column.combine_chunks() for column in self.rows.columns], 0)
-        return Features.of(Chunk(pa.Table.from_arrays(stored, names=list(schema.names)), encoder.schema))
+        return encoder.features([column.combine_chunks() for column in self.rows.columns], 0)
 
 
 def read_labelled(file: str | Path, stream: Stream, schema: Schema, label_type: str, task: TaskKind) -> Labelled:
