@@ -503,6 +503,14 @@ class Engine:
         if self._gate.on_reject == "back" or not self._strategy.updates:
             self._tip = trial.base  # the next update continues it; what the rejected versions had learned is lost to it
 
+    def _turn_down(self, turn: Turn, trial: Trial, line: Line, against: Line, error: DataError | LearnerError) -> Turn:
+        """A line on trial that cannot predict is rejected, whatever the evidence so far."""
+        self._trial = None
+        self._reject(trial)
+        version, champion = line.version.number, against.version.number
+        verdict = Verdict(outcome="reject", version=version, reason=self._told(error), champion=champion)
+        return replace(turn, verdicts=(*turn.verdicts, verdict))
+
     def _appoint(self, event: Appoint) -> Turn:
         """An operator's word is a turn of its own: labels wait for the next."""
         turn = Turn(index=self._turns, now=event.now, rows=0, joined=self._none(), loss=Loss())
@@ -707,15 +715,11 @@ class Engine:
         try:
             champion = self._answer(trial.base, rows.features, int(held[0]), int(rows.time[0]))
         except (DataError, LearnerError) as error:
-            return _note(turn, f"held-out rows tell nothing: {error}")
+            return _note(turn, f"held-out rows tell nothing: {self._told(error)}")
         try:
             challenger = self._answer(line, rows.features, int(held[0]), int(rows.time[0]))
         except (DataError, LearnerError) as error:
-            self._trial = None
-            self._reject(trial)
-            number = trial.base.version.number
-            verdict = Verdict(outcome="reject", version=line.version.number, reason=str(error), champion=number)
-            return replace(turn, verdicts=(*turn.verdicts, verdict))
+            return self._turn_down(turn, trial, line, trial.base, error)
         both = (champion, challenger) if trial.gate.mode == "before" else (challenger, champion)
         labels = rows.codes if rows.codes is not None else rows.values
         assert labels is not None
@@ -945,13 +949,7 @@ class Engine:
             if gate.mode == "after":  # the old champion cannot be held against the new one any more
                 self._trial = None
                 return _note(turn, f"{line.version.number} can no longer be compared: {self._told(error)}"), None
-            self._trial = None
-            self._reject(trial)
-            verdict = Verdict(
-                outcome="reject", version=line.version.number, reason=self._told(error),
-                champion=champion.version.number,
-            )  # fmt: skip
-            return replace(turn, verdicts=(*turn.verdicts, verdict)), None
+            return self._turn_down(turn, trial, line, champion, error), None
 
     def _measure(self, turn: Turn, batch: Batch, champion: Line) -> Turn:
         """Hold the version on trial to the gate's limits, once, as soon as it predicts."""
@@ -965,13 +963,7 @@ class Engine:
         trial, gate = self._trial, self._gate
         if trial is None or gate is None or gate.mode != "after" or champion is trial.base:
             raise error
-        self._trial = None
-        self._reject(trial)
-        verdict = Verdict(
-            outcome="reject", version=champion.version.number, reason=self._told(error),
-            champion=trial.base.version.number,
-        )  # fmt: skip
-        return replace(turn, verdicts=(*turn.verdicts, verdict)), trial.base
+        return self._turn_down(turn, trial, champion, trial.base, error), trial.base
 
     def _ask(self, line: Line, batch: Batch) -> Prediction:
         return self._answer(line, batch.features, batch.first, batch.start)
