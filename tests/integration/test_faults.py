@@ -41,6 +41,7 @@ from perennial.stream.feed import OffsetGone
 from perennial.stream.quality import Quality
 from tests import postgres
 from tests.crash.deployments import remembered
+from tests.integration.test_run import YAML
 
 BEGIN = np.datetime64("2026-01-01", "us")
 LATER = datetime(2026, 6, 1, tzinfo=UTC)
@@ -281,16 +282,6 @@ def test_a_command_ends_with_5_on_a_full_disk_and_then_goes_on(tmp_path, monkeyp
         (disk / "ballast").unlink()
         assert main(["run", "--once", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["champion"] == "1.3"
-
-
-YAML = """\
-name: shop
-stream: {source: rows, time: at, time_zone: UTC, label: {column: y, delay: 6h}, batch: 1d}
-model: sklearn.naive_bayes.GaussianNB
-initial: 3d
-strategies: {daily: {stateful: {every: 1d}}}
-deploy: daily
-"""
 
 
 # ---------------------------------------------------------------------- read-only
