@@ -24,6 +24,7 @@ from perennial.core.records import Prediction
 from perennial.learners.saved import join, part
 
 FORMAT = 1
+GOLDEN_ROWS = 32  #: of a golden set: the first rows of a batch, or of the source
 _KEY = b"perennial"
 _PROSE = ("nothing in particular", "a second short text, with 2 numbers: 17 and 4", "The third one.")
 
@@ -45,7 +46,7 @@ class Bounded(Protocol):
 # -- rows -------------------------------------------------------------------------------------------------------------
 
 
-def golden_inputs(features: Features, limit: int = 32) -> bytes:
+def golden_inputs(features: Features, limit: int = GOLDEN_ROWS) -> bytes:
     """At most ``limit`` rows, evenly spread over ``features``, as one canonical Arrow stream.
 
     Equal rows give equal bytes, however they are cut into chunks. Of a vocabulary it holds the words of these rows.
@@ -116,7 +117,7 @@ def _vocabulary(pairs: list[list[Any]]) -> Vocabulary:
     return Vocabulary(words)
 
 
-def synthetic(schema: Schema, bounds: Mapping[str, Bounded], rows: int = 32, seed: int = 0) -> Features:
+def synthetic(schema: Schema, bounds: Mapping[str, Bounded], rows: int = GOLDEN_ROWS, seed: int = 0) -> Features:
     """Made-up rows for a deployment that may keep no raw one, the same for the same arguments.
 
     Numbers are drawn evenly from between a column's bounds, or from [-1, 1] without any; whole numbers and booleans
@@ -192,7 +193,7 @@ def reproduces(before: Learner, loaded: Learner, features: Features) -> bool:
     return said(before.predict(features)) == said(loaded.predict(features))
 
 
-def golden_set(model: Learner, features: Features, limit: int = 32) -> bytes:
+def golden_set(model: Learner, features: Features, limit: int = GOLDEN_ROWS) -> bytes:
     """Golden rows, and what ``model`` says of them: what to keep beside a saved model.
 
     The rows are asked as they will be read, so that their chunks and vocabularies make no difference.

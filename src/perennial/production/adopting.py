@@ -23,7 +23,7 @@ from perennial.core.protocols import Adopts, Known, Learner
 from perennial.core.records import UNLABELLED, Adopt, Batch, Label
 from perennial.core.times import EPOCH, micros
 from perennial.learners import opening
-from perennial.learners.golden import synthetic
+from perennial.learners.golden import GOLDEN_ROWS, synthetic
 from perennial.learners.opening import ModelFile
 from perennial.ledger.records import Lease
 from perennial.ledger.sql import SqlLedger
@@ -32,8 +32,6 @@ from perennial.production.run import Adoption, Run, Tell, silent
 from perennial.stream.intake import Intake
 from perennial.stream.sources import files_of, is_url
 from perennial.windows import Mix
-
-ROWS = 32  #: of the source, that the model is asked about before and after it is saved
 
 _TYPES: dict[str, type] = {"string": str, "int64": int, "bool": bool, "double": float}
 
@@ -201,7 +199,7 @@ def _first(intake: Intake) -> list[Batch]:
     """The first batches of the source, as far as they are there, until they hold enough rows to ask about."""
     intake.refresh()
     out: list[Batch] = []
-    while sum(map(len, out)) < ROWS and (bounds := intake.look(to_the_end=True)) is not None:
+    while sum(map(len, out)) < GOLDEN_ROWS and (bounds := intake.look(to_the_end=True)) is not None:
         out.append(intake.take(bounds).batch)
     return out
 
@@ -222,8 +220,8 @@ def _probe(deployment: Deployment, types: dict[str, Any], words: dict[str, list[
     intake = Intake(deployment.stream, deployment.learner.task)
     intake.begin(types, words)
     if batches := _first(intake):
-        return Features.join(intake.schema, [batch.features for batch in batches]).slice(0, ROWS)
-    return synthetic(Schema(schema.columns, intake.schema.vocabularies), {}, ROWS)
+        return Features.join(intake.schema, [batch.features for batch in batches]).slice(0, GOLDEN_ROWS)
+    return synthetic(Schema(schema.columns, intake.schema.vocabularies), {}, GOLDEN_ROWS)
 
 
 # -- what both must agree on ------------------------------------------------------------------------------------------

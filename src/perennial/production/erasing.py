@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from perennial.core.times import NEVER
+from perennial.learners.golden import GOLDEN_ROWS
 from perennial.ledger.records import Saved, Segment
 from perennial.production import tables
 
@@ -131,7 +132,7 @@ def touched(versions: Iterable[Saved], positions: NDArray[np.int64], champion: s
     return tuple(out.values())
 
 
-def golden_of(segments: Iterable[Segment], positions: NDArray[np.int64], limit: int = 32) -> set[int]:
+def golden_of(segments: Iterable[Segment], positions: NDArray[np.int64], limit: int = GOLDEN_ROWS) -> set[int]:
     """First positions of the batches whose first rows, which golden sets are made of, hold an erased one."""
     return {
         segment.first

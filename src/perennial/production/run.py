@@ -26,7 +26,7 @@ from perennial.core.state import State, Stored
 from perennial.core.times import EPOCH, NEVER, iso, micros
 from perennial.engine import Engine, Event
 from perennial.gate import Gate
-from perennial.learners.golden import golden_set
+from perennial.learners.golden import GOLDEN_ROWS, golden_set
 from perennial.ledger.errors import AliasMoved
 from perennial.ledger.records import ALIASES, Alias, AliasChange, AliasName, Entry, Lease, Saved, Segment
 from perennial.ledger.sql import SqlLedger
@@ -303,13 +303,15 @@ class Run:
 
     def _probe(self, batch: Batch) -> Features:
         """The rows by which a saved model is known again."""
-        return self._supplied(batch.features.schema) if self._deployment.forgets else batch.features.slice(0, 32)
+        if self._deployment.forgets:
+            return self._supplied(batch.features.schema)
+        return batch.features.slice(0, GOLDEN_ROWS)
 
     def _supplied(self, schema: Schema) -> Features:
         """Rows that are none of the stream's: the gate's golden set, or made up."""
         assert self._engine is not None
         if (golden := self._engine.golden) is not None:
-            return golden.features(schema).slice(0, 32)
+            return golden.features(schema).slice(0, GOLDEN_ROWS)
         return forgetting.golden_rows(schema, self._deployment.quality)
 
     def adopt(self, adoption: Adoption) -> None:
