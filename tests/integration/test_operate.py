@@ -750,5 +750,8 @@ def test_predict_refuses_what_it_cannot_read_or_must_not_write(folder, capsys, t
     into = ["-o", str(folder / "rows" / "9.parquet")]
     asked(capsys, folder, "trees", "predict", str(tmp_path / "few.parquet"), *into, code=2)
     asked(capsys, folder, "trees", "predict", str(tmp_path / "few.parquet"), "-o", "said.txt", code=2)
-    asked(capsys, folder, "trees", "predict", str(tmp_path / "none.parquet"), *output, code=2)
+    for name in ("none.parquet", "notes.txt"):
+        error = asked(capsys, folder, "trees", "predict", str(tmp_path / name), *output, code=2)["error"]
+        assert error["field"] == "file"  # and no setting of the configuration
+        assert name in error["message"]
     assert not (tmp_path / "o.parquet").exists()

@@ -332,6 +332,19 @@ def test_other_settings_are_another_deployment(tmp_path):
     assert taken(other) == 0
 
 
+def test_no_acceptance_goes_on_with_other_features(tmp_path):
+    """A feature that is dropped, or a column with a new role, is told by its name, before anything is read."""
+    made = deployment(tmp_path)
+    assert taken(made) == 4
+    put(tmp_path, "1", 100, 150)
+    for role, settings in (("drop", {"drop": ["a"]}), ("key", {"key": "a"}), ("weight", {"weight": "w"})):
+        other = replace(made, stream=replace(made.stream, **settings), accept=True)
+        with pytest.raises(pn.ConfigError, match="a `name` of their own") as told:
+            taken(other)
+        assert told.value.field == role
+    assert taken(made) == 2
+
+
 def test_the_clock_closes_a_batch_whose_time_is_over(tmp_path):
     """On a stream that is alive, a day that has ended is taken as it is, and a day without rows is a tick."""
     made = deployment(tmp_path)

@@ -24,7 +24,7 @@ from perennial.production import checkpoint, outcomes
 from perennial.production.deployment import Deployment
 from perennial.stream.encoding import Encoder
 from perennial.stream.settings import Stream
-from perennial.stream.sources import canonical_type, check_types, files_of, open_files
+from perennial.stream.sources import canonical_type, check_source, check_types, files_of, open_files
 
 _ENDINGS = (".parquet", ".pq", ".csv")
 
@@ -64,7 +64,7 @@ def predict(
     Raises
     ------
     ConfigError
-        If the output would be one of the stream's own files, or features are built from past rows.
+        If there is no such file, the output would be one of the stream's own, or features are built from past rows.
     UnknownVersion, LedgerError
         If there is no such version, or none at all.
     DataError
@@ -99,6 +99,7 @@ def _check_output(stream: Stream, file: Path, output: Path) -> None:
         raise ConfigError("output", str(output), f"name a file that ends in {', '.join(_ENDINGS)}")
     if "://" in str(file):
         raise ConfigError("file", str(file), "give Parquet or CSV files")
+    check_source(file, "file")  # else the error would be one of the stream's own source
     target, read = output.resolve(), {path.resolve() for path in files_of(file)}
     if "://" not in str(stream.source):  # rows are read from files, and a new one in their place would be read too
         source = Path(stream.source)
@@ -139,7 +140,7 @@ def _predictions(
 
 def _types(stream: Stream, encoder: Encoder, file: Path) -> dict[str, Any]:
     """Columns to read and their types: the features, as the stream has them, and the id if it is there."""
-    first = open_files(file)
+    first = open_files(file, "file")
     found = first.types((), [c.name for c in encoder.schema.columns if c.dtype == "string"])
     missing = [name for name in encoder.schema.names if name not in found]
     if missing:

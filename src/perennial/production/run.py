@@ -144,7 +144,8 @@ class Run:
         fault = checkpoint.other_settings(self._deployment, state)
         if fault is not None and not self._deployment.accept:
             raise LedgerError(
-                f"{fault}: go back to them, give the new ones a `name` of their own, or go on with --accept"
+                f"{fault}: go back to them, give the new ones a `name` of their own, or go on with  "
+                "perennial run --accept"
             )
         self._now, self._closed, self._first = about["now"], about["closed"], about["first"]
         self._intake.restore(state.part("intake"))

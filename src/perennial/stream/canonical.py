@@ -273,7 +273,7 @@ class Canonical:
         return own if self._lookback is None else State.join(own, self._lookback.state().under("lookback"))
 
     def restore(self, state: State) -> None:
-        """Go on from what :meth:`state` gave."""
+        """Go on from what :meth:`state` gave; raises ``ConfigError`` if a feature of then is none by the settings."""
         plain = state.plain
         self.rows, self._encoded, self._order.newest = plain["rows"], plain["encoded"], plain["newest"]
         self._time.restore(plain["time"])
@@ -282,8 +282,20 @@ class Canonical:
             self._known.restore(plain["known"])
         if plain["features"] is not None:
             self._encoder = Encoder.restore(plain["features"], self._stream.text, self._stream.word_rows)
+            if self._lookback is None:
+                self._check_features(self._encoder.schema.names)
         if self._lookback is not None:
             self._lookback.restore(state.part("lookback"))
+
+    def _check_features(self, before: Sequence[str]) -> None:
+        """Models and kept rows know the features that they were made with: no other settings can go on from them."""
+        for name in before:
+            if name not in self._features:
+                role = next((role for role, column in self._stream.roles.items() if column == name), "drop")
+                raise ConfigError(
+                    role, name, f"{name!r} is a feature of the deployment as it was begun, and its models know it: go "
+                    "back to that, or give the new settings a `name` of their own",
+                )  # fmt: skip
 
 
 def wanted_types(stream: Stream, source: Source, extra: tuple[str, ...]) -> dict[str, Any]:

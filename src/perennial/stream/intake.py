@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.ipc
 from numpy.typing import NDArray
 
-from perennial.core.errors import DataError
+from perennial.core.errors import ConfigError, DataError
 from perennial.core.records import Batch, Label, Revisions, TaskKind, WaitingChanges
 from perennial.core.state import State, Stored
 from perennial.core.times import NEVER, moment
@@ -538,11 +538,17 @@ class Intake:
         return own if self._log is None else State.join(own, self._log.state().under("log"))
 
     def restore(self, state: State) -> None:
-        """Go on from what :meth:`state` gave."""
+        """Go on from what :meth:`state` gave; raises ``ConfigError`` if the settings want other columns."""
         plain = state.plain
         schema = pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(plain["types"])))
         if self._log is not None and "log" in state.plain:  # else the log is new: it is read from its start
             self._log.restore(state.part("log"))
+        for role, column in self._stream.roles.items():
+            if column not in schema.names and (self._stream.labels is None or role not in ("target", "known_at")):
+                raise ConfigError(
+                    role, column, f"{column!r} was not read when the deployment was begun: go back to its settings, or "
+                    "give the new ones a `name` of their own",
+                )  # fmt: skip
         self._open({field.name: field.type for field in schema})
         assert self._canon is not None
         assert self._labels is not None
