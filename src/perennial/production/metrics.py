@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, final
 
+from perennial.core.errors import ConfigError
+
 
 @final
 class Metrics:
@@ -67,7 +69,17 @@ class Metrics:
             self._quarantined.labels(name).inc()
 
     def serve(self, port: int) -> None:
-        """Answer at ``http://127.0.0.1:port/metrics`` for as long as the process lives."""
+        """Answer at ``http://127.0.0.1:port/metrics`` for as long as the process lives.
+
+        Raises
+        ------
+        ConfigError
+            If the port is taken, or is none.
+        """
         from prometheus_client import start_http_server
 
-        start_http_server(port, addr="127.0.0.1", registry=self.registry)
+        try:
+            start_http_server(port, addr="127.0.0.1", registry=self.registry)
+        except (OSError, OverflowError) as error:
+            need = f"cannot serve metrics there: {getattr(error, 'strerror', None) or error}; name another port"
+            raise ConfigError("metrics_port", port, need) from error
