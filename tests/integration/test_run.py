@@ -147,6 +147,16 @@ def test_events_are_those_of_the_documentation(shop):
     assert instant == datetime.fromisoformat(last["at"]).timestamp()
 
 
+def test_a_run_without_a_label_delay_says_so(shop):
+    """Production is where it does harm; with a delay nothing is said."""
+    put(shop, "0", 0, 50)
+    assert "note" not in {event["event"] for event in events(start(shop, "--once"))[0]}
+    (shop / "perennial.yaml").write_text(YAML.replace(", delay: 6h", "").replace("name: shop", "name: hasty"))
+    told, _ = events(start(shop, "--once"))
+    assert told[1]["event"] == "note"
+    assert "no label delay is set" in told[1]["note"]
+
+
 def test_a_second_run_is_told_and_ends(shop):
     """One writer: the lease of a run that lives is not taken."""
     put(shop, "0", 0, 100)
@@ -373,8 +383,12 @@ def test_an_operators_word_is_the_next_turn(tmp_path):
             alias="champion", version="1.0", generation=before.generation, reason="it sold more", actor="kim", at=1,
         ))  # fmt: skip
     put(tmp_path, "1", 150, 200)
-    assert taken(made) == 3
+    told = []
+    assert taken(made, tell=lambda event, facts: told.append((event, facts))) == 3
     operator, *after = entries_of(made)[6:]
+    first = next(facts for event, facts in told if event == "promoted")  # hooks and metrics hear of it as of any other
+    assert (first["turn"], first["version"]) == (6, "1.0")
+    assert "kim: it sold more" in first["reason"]
     assert (operator.kind, operator.serving) == ("operator", "1.0")
     assert "kim: it sold more" in operator.decisions[0].reason
     assert after[0].versions[0].version.parent == "1.0"

@@ -200,7 +200,11 @@ def export(
     config: Config = DEFAULT,
     as_json: Json = False,
 ) -> None:
-    """Write a version as plain files that its own framework reads."""
+    """Write a version as plain files that its own framework reads.
+
+    Beside the model lies `columns.json`, or a file that ends so: the model's columns in order, and for a category
+    column its words, whose places in the list are their codes. What to call is said on stdout.
+    """
     from perennial.learners.export import export
     from perennial.production import checkpoint
 

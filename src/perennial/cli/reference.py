@@ -68,6 +68,8 @@ def _row(parameter: Any) -> str:
         names = ", ".join(f"`{option}`" for option in parameter.opts)
     default = parameter.default
     shown = f"`{default}`" if default not in (None, False) and not parameter.required else ""
+    if parameter.required and parameter.param_type_name == "option":
+        shown = "needed"
     return f"| {names} | {parameter.help} | {shown} |\n"
 
 

@@ -40,6 +40,11 @@ _SHOWN = (
     "hook failed",
 )
 
+_IMPLICIT_DELAY = (
+    "no label delay is set: a label counts as known the moment its row happens, and a row that comes without one never "
+    "gets one; if yours come later, say when:  stream: {label: {column: ..., delay: ...}}"
+)
+
 
 def command(
     config: Annotated[
@@ -103,6 +108,8 @@ def command(
             stop.wait(seconds)
 
         tell("started", {"deployment": deployment.name, "mode": mode, "holder": session.holder()})
+        if deployment.stream.implicit_delay:
+            tell("note", {"deployment": deployment.name, "note": _IMPLICIT_DELAY})
         turns = keep_current(
             deployment, ledger, held, mode=mode, stopped=stop.is_set, wait=pause,
             clock=lambda: datetime.now(UTC), poll=poll, tell=tell,

@@ -741,6 +741,8 @@ class Run:
         for change in entry.aliases:
             if change.alias == "champion":
                 self._tell("promoted", {**common, "version": change.version, "reason": change.reason})
+        if entry.kind == "operator":  # who moved the pointers themselves, before this turn
+            self._tell("promoted", {**common, "version": entry.serving, "reason": entry.decisions[0].reason})
         if entry.quarantined:
             self._tell("quarantined", {**common, "reason": entry.quarantined})
         for note in entry.notes:
