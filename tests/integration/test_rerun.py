@@ -332,3 +332,15 @@ def test_an_interrupt_leaves_what_was_done(tmp_path):
     assert b"finished" in out.stdout, out.stderr.decode()
     again = len(log.read_text().splitlines()) - done
     assert again <= 10 - (done - 1), "finished trainings were done again"
+
+
+def test_a_cache_is_where_it_was_named_from(tmp_path, monkeypatch):
+    """Processes outlive a backtest: a relative cache is found by them, and by its result, though the folder changed."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        result = backtest({"weekly": weekly(), "daily": daily()}, jobs=2, cache=f"cache-{name}")
+        monkeypatch.chdir(tmp_path)
+        assert result["daily"].predictions.num_rows
+        assert [path.name for path in tmp_path.iterdir() if path.name.startswith("cache")] == []
+        assert (tmp_path / name / f"cache-{name}" / "runs").is_dir()

@@ -136,7 +136,7 @@ def backtest(
         check_bound(clairvoyant, strategies[clairvoyant], priced)
 
     home = Home()
-    keep = Path(cache) if cache is not None else home.path
+    keep = Path(cache).absolute() if cache is not None else home.path  # processes may have another working folder
     try:
         prepared = stream.prepare(
             home.path / "stream",
