@@ -865,7 +865,7 @@ class Engine:
         if self._gate is None or before is None or before.version.kind == "start":
             self._rejections = 0
             self._waiting.append(line)
-            verdict = NoGate().judge(line.version, before.version if before else None)
+            verdict = self._unjudged(line.version, before.version if before else None)
         else:
             verdict = self._try_out(line, before, turn.now, self._gate)
         return replace(
@@ -904,6 +904,14 @@ class Engine:
             predictions=(self._seen - (self._initial_rows or 0)) / max(trainings, 1),
             update=self._strategy.updates,
         )
+
+    def _unjudged(self, version: Version, before: Version | None) -> Verdict:
+        """What is said of a version that no gate judges: there is none, or nothing to hold the version against."""
+        if self._gate is None:
+            return NoGate().judge(version, before)
+        reason = f"{version.number} is promoted: there is no trained champion to hold it against"
+        against = None if before is None else before.number
+        return Verdict(outcome="promote", version=version.number, reason=reason, champion=against)
 
     def _empty(self, now: int, known: int) -> str:
         labels = "no label is known by then" if not known else f"{self._strategy.window} holds none of {known:,} known"

@@ -44,7 +44,10 @@ class Loaded:
 
     def deployment(self) -> Deployment:
         """What production runs; see :func:`~perennial.config.deploying.deployment`."""
-        return deployment(self)
+        try:
+            return deployment(self)
+        except ConfigError as error:
+            raise self.placed(error) from error
 
     def placed(self, error: ConfigError) -> ConfigError:
         """An error that the data brought to light, such as a column that is not there, with the line that is wrong.
@@ -54,6 +57,8 @@ class Loaded:
         steps: Steps = ("stream", *STREAM_NAMES.get(error.field, (error.field,)))
         if error.field in ("prices", "cost"):
             steps = ("cost",)
+        if error.field.partition(".")[0] in ("gate", "retention", "blobs", "serialisation", "ledger"):
+            steps = tuple(error.field.split("."))
         if error.field.partition(".")[0] in Quality.model_fields:
             steps = ("quality", *error.field.split("."))
         while steps and steps not in self.document.lines:

@@ -183,6 +183,10 @@ def _weighted(examples: Examples, weights: NDArray[np.float64]) -> Examples:
 def _demand(store: _Store, number: str, position: NDArray[np.int64]) -> None:
     """Raise ``LedgerError`` unless every row is kept as it was, saying which are not and why."""
     released, erased = store.gone(position)
+    if store.forgets and (len(released) or len(erased)):
+        raise LedgerError(
+            f"{number} cannot be reproduced: with retention none no row outlives the turn that learned it"
+        )
     for gone, why in (
         (released, "released as `retention` says: to reproduce later versions, keep rows longer"),
         (erased, "erased with their subject, and are forgotten: train without them"),
@@ -206,6 +210,7 @@ class _Store:
 
     def __init__(self, ledger: SqlLedger, intake: Intake) -> None:
         self._ledger, self._intake = ledger, intake
+        self.forgets = ledger.forgets
         self._segments = sorted(ledger.segments(), key=lambda segment: segment.first)
         self._firsts = np.array([segment.first for segment in self._segments], dtype=np.int64)
         self._ends = np.array([segment.first + segment.rows for segment in self._segments], dtype=np.int64)
