@@ -14,7 +14,7 @@ from pathlib import Path
 
 from perennial.core.failpoints import NAMES
 from tests import postgres
-from tests.crash import deployments
+from tests.crash import deployments, test_power
 from tests.crash.test_kill import children, place_of, same
 
 
@@ -63,7 +63,12 @@ def main() -> int:
             died, wrong = check(strategy, url, place, plan, "")
             by_clock, differed = by_clock + died, differed + wrong
         kills += by_clock
-        print(f"by the clock: {by_clock} kills ({time.monotonic() - began:.0f} s)")
+        print(f"by the clock: {by_clock} kills ({time.monotonic() - began:.0f} s)", flush=True)
+        for strategy in ("sgd", "classes") if shutil.which("strace") else ():
+            (cut := root / f"power-{strategy}").mkdir()
+            wanted = test_power.straight(cut, child, strategy)
+            images, _ = test_power.recovered(cut, child, strategy, test_power.recorded(cut, child, strategy), wanted)
+            print(f"{strategy}: {images} images of a power cut, all recovered ({time.monotonic() - began:.0f} s)")
     print(f"{kills} kills, {differed} runs differed; PostgreSQL: {postgres.URL}")
     return int(differed > 0)
 
