@@ -32,7 +32,7 @@ MAY_KNOW["engine"] = BELOW_ENGINE - {"testing"}
 MAY_KNOW["replay"] = MAY_KNOW["engine"] | {"engine"}
 MAY_KNOW["production"] = MAY_KNOW["engine"] | {"engine"}
 MAY_KNOW["config"] = MAY_KNOW["replay"] | {"replay", "production"}
-APPS = {"cli", "server", "__main__"}
+APPS = {"cli", "server", "client", "__main__"}
 EVERYTHING = set(MAY_KNOW) | APPS | {"demo"}
 for app in APPS:
     MAY_KNOW[app] = EVERYTHING - {"testing"}
@@ -41,7 +41,7 @@ for app in APPS:
 FRAMEWORKS = {name: f"learners/{name}.py" for name in ("lightgbm", "xgboost", "catboost", "river", "torch")}
 #: where pandas, pyarrow and scikit-learn may be imported as a module loads: modules that are loaded on demand
 HEAVY = {
-    "pyarrow": ("learners/", "stream/", "replay/", "production/", "config/", "cli/"),
+    "pyarrow": ("learners/", "stream/", "replay/", "production/", "config/", "cli/", "server/"),
     "pandas": (*FRAMEWORKS.values(), "learners/sklearn.py", "stream/"),
     "sklearn": (*FRAMEWORKS.values(), "learners/sklearn.py"),
     "polars": (),
@@ -51,7 +51,7 @@ LIGHT = (
     "__init__.py", "core/", "windows/", "triggers/", "strategies/", "metrics/", "gate/", "drift/",
     "ledger/__init__.py", "ledger/memory.py", "ledger/records.py", "ledger/errors.py",
 )  # fmt: skip
-WEB = {"fastapi", "starlette", "uvicorn", "jinja2", "typer", "rich"}
+WEB = {"fastapi", "starlette", "uvicorn", "jinja2", "typer", "rich", "orjson", "httpx"}
 
 
 @dataclass(frozen=True)

@@ -573,6 +573,37 @@ class Hooks(Record):
     """Rows are never learned."""
 
 
+class Serve(Record):
+    """How predictions are served over HTTP, and what comes back is taken in."""
+
+    inbox: str | None = None
+    """Where predictions, labels and feedback wait for the run: a database; beside an SQLite ledger unless given."""
+    flush: Span = timedelta(milliseconds=200)
+    """How long a prediction may wait in memory before it is logged."""
+    queue_rows: int = 100_000
+    """Predicted rows that wait in memory at most."""
+    overflow: Literal["drop", "refuse"] = "drop"
+    """When as many wait: answer without logging, and count it; or refuse the request."""
+    tokens: str | None = None
+    """A file of access tokens, made by `perennial token`."""
+    body_bytes: int = 8 * 2**20
+    """The largest request."""
+    rows: int = 10_000
+    """The most rows of a request."""
+    rate: float | None = None
+    """Requests a second that one token, or address without one, may make; any number unless given."""
+    patience: Span = timedelta(seconds=10)
+    """How long a client may take to send a request."""
+    models_bytes: int = 2 * 2**30
+    """Memory for models that are held ready, champion and challenger aside."""
+    infinite: Literal["refuse", "null"] = "refuse"
+    """What is done with an infinite number."""
+    nan: Literal["refuse", "null"] = "null"
+    """What is done with NaN."""
+    thumbs: Literal["keep", "label"] = "keep"
+    """Keep thumbs, or take them as labels too: up confirms what was said, of two classes down is the other."""
+
+
 class Config(Record):
     """One deployment: the stream, the model, the strategies to compare, and the one to run."""
 
@@ -614,6 +645,8 @@ class Config(Record):
     """Where models and rows are kept: a folder or s3://...; beside an SQLite ledger unless given."""
     serialisation: Serialisation = Serialisation()
     """How models are saved: without pickle, unless it is allowed."""
+    serve: Serve = Serve()
+    """How predictions are served over HTTP."""
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
