@@ -171,9 +171,7 @@ def _read(answer: Any) -> Any:
 
 
 @contextmanager
-def serving(
-    config: Path, *arguments: str, ready: bool = True, env: Mapping[str, str] | None = None
-) -> Iterator[Server]:
+def serving(config: Path, *args: str, ready: bool = True, env: Mapping[str, str] | None = None) -> Iterator[Server]:
     """``perennial serve`` at a free port, waited for until it is ready; it ends with the block."""
     log = config.parent / f"serve-{time.monotonic_ns()}.log"
     command = [sys.executable, "-m", "perennial", "serve", "-c", str(config), "--port", "0", *args]

@@ -43,7 +43,8 @@ def serve(settings: Settings) -> None:
     config = uvicorn.Config(
         partial(application, settings), factory=True, interface="asgi3", loop="uvloop", http="httptools", ws="none",
         lifespan="on", log_config=None, access_log=False, proxy_headers=False, server_header=False, backlog=BACKLOG,
-        workers=settings.workers, timeout_graceful_shutdown=GRACE, timeout_keep_alive=KEEP_ALIVE, timeout_worker_healthcheck=STUCK,
+        workers=settings.workers, timeout_graceful_shutdown=GRACE, timeout_keep_alive=KEEP_ALIVE,
+        timeout_worker_healthcheck=STUCK,
     )  # fmt: skip
     _log_events()
     with listening:
