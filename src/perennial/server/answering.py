@@ -344,7 +344,7 @@ def read_head(scope: Scope) -> Head:
     kind, request, tensors = b"", None, None
     for name, value in scope["headers"]:
         if name == b"content-length":
-            length = int(value)
+            length = int(value) if value.isdigit() and len(value) < 19 else 2**63
         elif name == b"content-type":
             kind = value
         elif name == b"x-request-id":

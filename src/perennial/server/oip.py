@@ -99,7 +99,7 @@ class Reader:
 
     def _rows(self, inputs: list[Any], tail: memoryview, signature: Signature) -> Any:
         first = inputs[0]
-        shape = first.get("shape") if len(inputs) == 1 and type(first) is dict else None
+        shape: Any = first.get("shape") if len(inputs) == 1 and type(first) is dict else None
         matrix = signature.numeric and type(shape) is list and len(shape) == 2
         if matrix and (shape[1] != 1 or first.get("name") not in signature.names):  # else it is the only column
             return self._matrix(first, tail, signature)
@@ -273,6 +273,7 @@ def write(said: Said, wanted: Wanted) -> tuple[bytes, list[tuple[bytes, bytes]]]
             names = (names[0], names[2])
     outputs, parts = [], []
     for name, binary in names:
+        values: Any
         if name == "predict":
             dtype, shape, values = "FP64", [n], prediction.values
             if values is None:
@@ -333,7 +334,7 @@ def server_metadata() -> dict[str, Any]:
 def model_metadata(model: str, slot: Slot, models: Models) -> dict[str, Any]:
     """Columns in the order of a matrix, and what is answered."""
     signature = slot.signature
-    inputs = [
+    inputs: list[dict[str, Any]] = [
         {"name": column.name, "datatype": column_datatype(signature.types[column.name], column.kind), "shape": [-1]}
         for column in signature.columns
     ]
@@ -345,7 +346,7 @@ def model_metadata(model: str, slot: Slot, models: Models) -> dict[str, Any]:
                 "parameters": {"optional": not (signature.needs_key and name == signature.key)},
             })  # fmt: skip
     label = "FP64" if slot.task == "regression" else label_datatype(slot.classes)
-    outputs = [{"name": "predict", "datatype": label, "shape": [-1]}]
+    outputs: list[dict[str, Any]] = [{"name": "predict", "datatype": label, "shape": [-1]}]
     if slot.task != "regression":
         outputs.append({"name": "probabilities", "datatype": "FP64", "shape": [-1, len(slot.classes)]})
         outputs.append({"name": "classes", "datatype": "BYTES", "shape": [len(slot.classes)]})
