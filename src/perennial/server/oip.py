@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from perennial import __version__
 from perennial.core.features import Kind
-from perennial.core.records import Label
+from perennial.core.records import Label, Prediction
 from perennial.server.answering import Asked, Head, Models, Said, Slot
 from perennial.server.failures import Refused
 from perennial.server.signature import Policy, Signature, check_id
@@ -162,7 +162,7 @@ def _tensor(tensor: Any, tail: memoryview) -> tuple[str, str, list[int], Any, me
     name, shape, dtype = tensor.get("name"), tensor.get("shape"), tensor.get("datatype")
     if type(name) is not str:
         raise Refused("a tensor has no `name`: give text", 400)
-    if dtype not in DATATYPES:
+    if type(dtype) is not str or dtype not in DATATYPES:
         raise Refused(
             f"tensor {_quoted(name)} has no known `datatype`: give one of {', '.join(sorted(DATATYPES))}", 400
         )
@@ -265,7 +265,8 @@ def label_datatype(classes: Sequence[Label]) -> str:
 
 def write(said: Said, wanted: Wanted) -> tuple[bytes, list[tuple[bytes, bytes]]]:
     """The answer: body and headers."""
-    prediction, n = said.prediction, len(said.ids)
+    answered = said.answered
+    prediction, n = answered.prediction, answered.rows.n
     names = wanted.outputs
     if names is None:
         names = (("predict", wanted.binary), ("probabilities", wanted.binary), ("id", wanted.binary))
@@ -277,9 +278,9 @@ def write(said: Said, wanted: Wanted) -> tuple[bytes, list[tuple[bytes, bytes]]]
         if name == "predict":
             dtype, shape, values = "FP64", [n], prediction.values
             if values is None:
-                dtype, values = _labels(said)
+                dtype, values = _labels(prediction)
         elif name == "id":
-            dtype, shape, values = "BYTES", [n], said.ids
+            dtype, shape, values = "BYTES", [n], answered.ids
         elif name == "probabilities":
             proba = prediction.proba
             if proba is None:
@@ -295,7 +296,7 @@ def write(said: Said, wanted: Wanted) -> tuple[bytes, list[tuple[bytes, bytes]]]
         else:
             output["data"] = values
         outputs.append(output)
-    document = {"model_name": wanted.model, "model_version": said.version, "id": said.request, "outputs": outputs}
+    document = {"model_name": wanted.model, "model_version": answered.version, "id": said.request, "outputs": outputs}
     body = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
     if not parts:
         return body, [_JSON]
@@ -303,9 +304,8 @@ def write(said: Said, wanted: Wanted) -> tuple[bytes, list[tuple[bytes, bytes]]]
     return b"".join([body, *parts]), [_OCTETS, length]
 
 
-def _labels(said: Said) -> tuple[str, list[Any]]:
+def _labels(prediction: Prediction) -> tuple[str, list[Any]]:
     """Predicted labels; null where the version abstained, or named a class that no label has."""
-    prediction = said.prediction
     assert prediction.codes is not None
     classes = prediction.classes
     dtype = label_datatype(classes)

@@ -371,9 +371,9 @@ class Signature:
 
     # ------------------------------------------------------------------ what is no number
 
-    def _others(self, column: Column, values: Any) -> list[Any]:
+    def _others(self, column: Column, given: Any) -> list[Any]:
         """Values of a column of words, prose, times or anything else, as pyarrow takes them."""
-        values = list(values)
+        values: list[Any] = list(given)
         j = self._at[column.name]
         kinds = set(map(type, values))
         if column.kind in (Kind.CATEGORY, Kind.TEXT):
