@@ -36,7 +36,7 @@ class Slot:
     schema: Schema
     model: Learner
 
-    def predict(self, rows: Rows) -> Prediction:
+    def predict(self, rows: Rows, at: int | None = None) -> Prediction:  # noqa: ARG002
         """What it says of rows; changes nothing."""
         return align(self.model.predict(self._features(rows)), self.classes)
 
