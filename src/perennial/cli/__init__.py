@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from perennial import __version__
-from perennial.cli import adopt, backtest, demo, erase, init, operate, run, version
+from perennial.cli import adopt, backtest, demo, erase, init, operate, run, token, version
 from perennial.cli.failures import INTERRUPTED, tell, telling_warnings
 
 __all__ = ["app", "main"]
@@ -30,6 +30,7 @@ app.command("run")(run.command)
 for _name, _command in operate.COMMANDS.items():
     app.command(_name)(_command)
 app.command("erase")(erase.command)
+app.command("token")(token.command)
 app.command("version")(version.command)
 
 
