@@ -25,7 +25,7 @@ from hashlib import sha256
 from hmac import compare_digest
 from hmac import digest as mac
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, Self, final
+from typing import Any, NoReturn, Self, final
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -68,22 +68,6 @@ class Identity:
 
 
 ANYBODY = Identity(name="anonymous", scopes=frozenset(SCOPES), by="loopback")
-
-
-class Listening(Protocol):
-    """The settings that access depends on."""
-
-    @property
-    def host(self) -> str:
-        """Address on which the server listens."""
-
-    @property
-    def tokens(self) -> Path | None:
-        """The file of tokens."""
-
-    @property
-    def folder(self) -> Path:
-        """Where workers of a deployment keep what they share."""
 
 
 def check_listening(host: str, tokens: Path | None) -> None:
@@ -145,10 +129,16 @@ class Access:
             self._next_look = steady() + LOOK_SECONDS
 
     @classmethod
-    def of(cls, settings: Listening) -> Self:
-        """The access of a server with these settings; raises ``ConfigError`` if it would be open to others."""
-        check_listening(settings.host, settings.tokens)
-        return cls(settings.tokens, secret=_shared_secret(settings.folder / "sessions.key"))
+    def of(cls, *, host: str, tokens: Path | None, folder: Path) -> Self:
+        """The access of a server that listens at ``host``; workers share what they sign with in ``folder``.
+
+        Raises
+        ------
+        ConfigError
+            If it would be open to others, or the file of tokens cannot be read.
+        """
+        check_listening(host, tokens)
+        return cls(tokens, secret=_shared_secret(folder / "sessions.key"))
 
     @property
     def open(self) -> bool:
@@ -157,7 +147,7 @@ class Access:
 
     # -- who asks -----------------------------------------------------------------------------------------------------
 
-    def identify(self, scope: Mapping[str, Any], need: Scope) -> Identity:
+    def permit(self, scope: Mapping[str, Any], need: Scope) -> Identity:
         """Who sent a request, if they may do what they ask for.
 
         A cookie counts for requests that change nothing. One that does needs the second secret besides, in the header
@@ -176,9 +166,16 @@ class Access:
             401 without a valid token or session, 403 if it does not allow this or another site asks, 429 after many
             wrong tokens.
         """
-        identity = self._known(scope)
+        identity = self.identify(scope)
         if identity.by == "session":
             self._held_to_session(scope, _header(scope, CSRF_HEADER))
+        return _allowed(identity, need)
+
+    async def permit_page(self, request: Request, need: Scope) -> Identity:
+        """As :meth:`permit`, for routes of pages: the second secret may also be a field of the form."""
+        identity = self.identify(request.scope)
+        if identity.by == "session" and request.method not in _SAFE:
+            self._held_to_session(request.scope, await _second(request))
         return _allowed(identity, need)
 
     def name(self, scope: Mapping[str, Any]) -> str | None:
@@ -190,7 +187,8 @@ class Access:
             return identity.name if identity is not None else None
         return found[0].name if found is not None else None
 
-    def _known(self, scope: Mapping[str, Any]) -> Identity:
+    def identify(self, scope: Mapping[str, Any]) -> Identity:
+        """Who sent a request, whatever they may do; refused if nobody knows."""
         if self._file is None:
             _from_here(scope)
             return ANYBODY
@@ -337,20 +335,13 @@ class Access:
         if not self.open:
             self._held_to_session(request.scope, await _second(request))
 
-    async def permit(self, request: Request, need: Scope) -> Identity:
-        """As :meth:`identify`, for routes of pages: the second secret may also be a field of the form."""
-        identity = self._known(request.scope)
-        if identity.by == "session" and request.method not in _SAFE:
-            self._held_to_session(request.scope, await _second(request))
-        return _allowed(identity, need)
-
 
 def require(need: Scope) -> Callable[[Request], Awaitable[Identity]]:
     """What a route asks first: ``Depends(require("operate"))``, or ``await require("read")(request)``."""
 
     async def required(request: Request) -> Identity:
         access: Access = request.app.state.access
-        return await access.permit(request, need)
+        return await access.permit_page(request, need)
 
     return required
 

@@ -11,12 +11,15 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
+
+from perennial.config.records import Serve
 
 HEAD_BYTES = 32 * 1024  #: the largest head of a request: its line and its headers
 HEADERS = 100  #: the most headers of a request
@@ -27,6 +30,11 @@ def most_connections() -> int:
     """How many connections a worker holds: it needs files besides."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return CONNECTIONS if soft == resource.RLIM_INFINITY else min(CONNECTIONS, soft * 3 // 4)
+
+
+def bounded(serve: Serve) -> Any:
+    """The protocol as uvicorn makes it for each connection: the same in every worker, and picklable."""
+    return partial(BoundedProtocol, patience=serve.patience.total_seconds(), body_bytes=serve.body_bytes)
 
 
 class BoundedProtocol(HttpToolsProtocol):

@@ -11,15 +11,11 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
-from functools import partial
 from typing import Any, final
 
 from starlette.requests import ClientDisconnect
 
-from perennial.config.records import Serve
-from perennial.server import logs
 from perennial.server.access import Access
-from perennial.server.connections import BoundedProtocol
 from perennial.server.failures import Refused
 
 Message = MutableMapping[str, Any]
@@ -27,7 +23,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-KEEP_ALIVE = 5  #: seconds that a connection may be idle between requests
 CLIENTS = 4096  #: clients whose rate is known
 #: where pages are; everything else is for programs
 PAGES = "/ui"
@@ -45,27 +40,6 @@ _PAGE_HEADERS = [
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
-
-
-def serving_options(serve: Serve) -> dict[str, Any]:
-    """What uvicorn is given so that no client can hold it up; the same for every worker, and picklable.
-
-    A proxy's word for who sent a request is not taken: anybody can say it. So limits count the proxy as one address.
-    """
-    patience = serve.patience.total_seconds()
-    return {
-        "http": partial(BoundedProtocol, patience=patience, body_bytes=serve.body_bytes),
-        "ws": "none",
-        "proxy_headers": False,
-        "server_header": False,
-        "timeout_keep_alive": KEEP_ALIVE,
-        "log_config": logs.config(),
-    }
-
-
-def too_many_rows(rows: int, most: int) -> Refused:
-    """What is said of a request with more rows than ``serve.rows`` allows."""
-    return Refused(f"the request has {rows:,} rows, and at most {most:,} are taken: send them in several requests", 413)
 
 
 def too_large(most: int) -> Refused:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import re
-from typing import Any
-
-from uvicorn.config import LOGGING_CONFIG
 
 #: what a token looks like, wherever it may have got to
 _TOKEN = re.compile(r"pn_[A-Za-z0-9_-]{16,}|(?i:bearer)\s+[^\s'\",]+")
@@ -37,13 +33,3 @@ def redacted(text: str) -> str:
     'Authorization: ..., sent twice'
     """
     return _TOKEN.sub("...", text)
-
-
-def config() -> dict[str, Any]:
-    """uvicorn's configuration of logging, made discreet."""
-    out = copy.deepcopy(LOGGING_CONFIG)
-    out["filters"] = {"discreet": {"()": Discreet}}
-    for handler in out["handlers"].values():
-        handler["filters"] = ["discreet"]
-    out["loggers"]["perennial"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
-    return out

@@ -81,7 +81,7 @@ def guard(file, made, wall, steady):
 def refused(guard, scope, need="predict"):
     """How a request is refused."""
     with pytest.raises(Refused) as caught:
-        guard.identify(scope, need)
+        guard.permit(scope, need)
     return caught.value
 
 
@@ -147,8 +147,8 @@ def test_a_missing_file_says_what_to_run(file):
 
 def test_a_token_allows_what_its_scopes_say(guard, made):
     """Each scope is its own; a missing one is named."""
-    assert guard.identify(asking(**bearer(made["shop"])), "predict").name == "shop"
-    assert guard.identify(asking(**bearer(made["ops"])), "operate").name == "ops"
+    assert guard.permit(asking(**bearer(made["shop"])), "predict").name == "shop"
+    assert guard.permit(asking(**bearer(made["ops"])), "operate").name == "ops"
     answer = refused(guard, asking(**bearer(made["shop"])), "operate")
     assert answer.status == 403
     assert "'operate'" in str(answer)
@@ -178,9 +178,9 @@ def test_a_forged_token_is_refused(guard, made, change):
 
 def test_a_token_is_refused_once_it_expired_also_if_it_was_remembered(guard, made, wall):
     """What a worker remembers of a token ends with it."""
-    assert guard.identify(asking(**bearer(made["brief"])), "predict").name == "brief"
+    assert guard.permit(asking(**bearer(made["brief"])), "predict").name == "brief"
     wall.at += 3599
-    guard.identify(asking(**bearer(made["brief"])), "predict")
+    guard.permit(asking(**bearer(made["brief"])), "predict")
     wall.at += 1
     assert refused(guard, asking(**bearer(made["brief"]))).status == 401
 
@@ -188,11 +188,11 @@ def test_a_token_is_refused_once_it_expired_also_if_it_was_remembered(guard, mad
 def test_a_revoked_token_is_refused_within_seconds(guard, made, file, steady):
     """A worker looks at the file once a second, and forgets what it had verified."""
     ask = asking(**bearer(made["shop"]))
-    guard.identify(ask, "predict")
+    guard.permit(ask, "predict")
     tokens.revoke(file, "shop")
     steady.at += accesses.LOOK_SECONDS
     assert refused(guard, ask).status == 401
-    assert guard.identify(asking(**bearer(made["ops"])), "read").name == "ops"
+    assert guard.permit(asking(**bearer(made["ops"])), "read").name == "ops"
 
 
 def test_a_new_token_is_taken_within_seconds(guard, file, steady):
@@ -200,7 +200,7 @@ def test_a_new_token_is_taken_within_seconds(guard, file, steady):
     text, _ = tokens.add(file, "late", ["read"], now=NOW)
     assert refused(guard, asking(**bearer(text)), "read").status == 401
     steady.at += accesses.LOOK_SECONDS
-    assert guard.identify(asking(**bearer(text)), "read").name == "late"
+    assert guard.permit(asking(**bearer(text)), "read").name == "late"
 
 
 def test_a_file_that_is_gone_allows_nobody_and_a_broken_one_changes_nothing(guard, made, file, steady, caplog):
@@ -209,14 +209,14 @@ def test_a_file_that_is_gone_allows_nobody_and_a_broken_one_changes_nothing(guar
     held = file.read_text()
     file.write_text("tokens: [")
     steady.at += accesses.LOOK_SECONDS
-    assert guard.identify(ask, "predict").name == "shop"
+    assert guard.permit(ask, "predict").name == "shop"
     assert [record.message for record in caplog.records] == ["tokens"]
     file.unlink()
     steady.at += accesses.LOOK_SECONDS
     assert refused(guard, ask).status == 401
     file.write_text(held)
     steady.at += accesses.LOOK_SECONDS
-    assert guard.identify(ask, "predict").name == "shop"
+    assert guard.permit(ask, "predict").name == "shop"
 
 
 def test_wrong_tokens_of_an_address_are_throttled_and_right_ones_are_not(guard, made, steady):
@@ -226,7 +226,7 @@ def test_wrong_tokens_of_an_address_are_throttled_and_right_ones_are_not(guard, 
     answer = refused(guard, asking(**bearer("pn_wrong")))
     assert answer.status == 429
     assert 0 < int(answer.headers["retry-after"]) <= accesses.FAILURES_SECONDS + 1
-    assert guard.identify(asking(**bearer(made["shop"])), "predict").name == "shop"
+    assert guard.permit(asking(**bearer(made["shop"])), "predict").name == "shop"
     assert refused(guard, asking(client=("10.0.0.2", 9), **bearer("pn_wrong"))).status == 401
     steady.at += accesses.FAILURES_SECONDS
     assert refused(guard, asking(**bearer("pn_wrong"))).status == 401
@@ -237,7 +237,7 @@ def test_what_is_remembered_is_bounded(guard, made, monkeypatch):
     monkeypatch.setattr(accesses, "REMEMBERED", 8)
     monkeypatch.setattr(accesses, "ADDRESSES", 8)
     for i in range(50):
-        guard.identify(asking(authorization=f"bearer{' ' * (i + 1)}{made['shop']}"), "predict")
+        guard.permit(asking(authorization=f"bearer{' ' * (i + 1)}{made['shop']}"), "predict")
         refused(guard, asking(client=(f"10.0.1.{i}", 1), **bearer("pn_wrong")))
     assert len(guard._verified) <= 8
     assert len(guard._failures._table) <= 8
@@ -264,7 +264,7 @@ def open_one():
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost:8080", "LOCALHOST", "[::1]:8080", "a.localhost:1"])
 def test_on_this_machine_anybody_may_do_everything(open_one, host):
     """Without tokens, who is on the machine is the operator."""
-    assert open_one.identify(asking(host=host), "operate") is ANYBODY
+    assert open_one.permit(asking(host=host), "operate") is ANYBODY
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "", "[::1"])
@@ -287,8 +287,8 @@ def test_other_sites_change_nothing_without_tokens(open_one, headers):
     """A page elsewhere that has a browser post to this machine is refused; our own pages and programs are not."""
     assert refused(open_one, asking("POST", **headers)).status == 403
     own = {"origin": "http://127.0.0.1:8080", "sec_fetch_site": "same-origin"}
-    assert open_one.identify(asking("POST", **own), "operate") is ANYBODY
-    assert open_one.identify(asking("POST"), "operate") is ANYBODY
+    assert open_one.permit(asking("POST", **own), "operate") is ANYBODY
+    assert open_one.permit(asking("POST"), "operate") is ANYBODY
 
 
 # -- sessions ---------------------------------------------------------------------------------------------------------
@@ -311,10 +311,10 @@ def session(guard, made, name="ops"):
 def test_a_session_stands_for_its_token(guard, made):
     """It reads; to change something it needs the second secret, and our own page as the origin."""
     header, second = session(guard, made)
-    assert guard.identify(asking(**header), "read").name == "ops"
+    assert guard.permit(asking(**header), "read").name == "ops"
     assert refused(guard, asking("POST", **header), "operate").status == 403
     assert refused(guard, asking("POST", x_csrf_token="0" * 64, **header), "operate").status == 403
-    assert guard.identify(asking("POST", x_csrf_token=second, **header), "operate").by == "session"
+    assert guard.permit(asking("POST", x_csrf_token=second, **header), "operate").by == "session"
     foreign = asking("POST", x_csrf_token=second, origin="https://evil.example", **header)
     assert refused(guard, foreign, "operate").status == 403
 

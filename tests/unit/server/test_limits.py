@@ -9,7 +9,7 @@ import logging
 import pytest
 
 from perennial.server.access import Access
-from perennial.server.limits import Limits, Rates, too_many_rows
+from perennial.server.limits import Limits, Rates
 from perennial.server.logs import Discreet
 
 MOST = 1000
@@ -135,13 +135,6 @@ def test_pages_are_sent_with_what_keeps_other_sites_out():
         assert b"script-src 'self';" in headers[b"content-security-policy"]
         assert headers[b"x-content-type-options"] == b"nosniff"
     assert b"content-security-policy" not in ask(limited(), path="/v2/")[1]
-
-
-def test_too_many_rows_says_how_many_are_taken():
-    """The message has both numbers."""
-    error = too_many_rows(20_000, 10_000)
-    assert error.status == 413
-    assert "20,000 rows, and at most 10,000" in str(error)
 
 
 def test_logs_hold_no_query_and_no_token():
