@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from perennial.core.errors import ConfigError, DataError, nearest
 from perennial.core.records import Prediction
 from perennial.core.times import NEVER, micros, moment, spell
+from perennial.stream.answered import SAID, SHADOW, SHADOW_SAID, VERSION
 from perennial.stream.ingest import Append, IngestFeed, IngestLog, append_together
 from perennial.stream.instants import Instants
 from perennial.stream.joining import label_type
@@ -30,10 +31,6 @@ from perennial.stream.sources import canonical_type
 
 Which = Literal["rows", "labels", "feedback"]
 
-#: columns of ``rows`` beside the stream's own: who said it and what; null where nobody did
-VERSION, SAID = "perennial_version", "perennial_said"
-#: the same of a challenger that was asked beside it
-SHADOW, SHADOW_SAID = "perennial_shadow", "perennial_shadow_said"
 #: when a label or thumb was received: it is known from then on, whenever it was observed
 KNOWN_AT = "known_at"
 
@@ -150,13 +147,14 @@ class InboxLogs:
                 need = f"say what labels are, under `columns`: {{{stream.target}: text}}, or push labelled rows"
                 raise ConfigError("columns", ", ".join(types), need)
             rows = {name: canonical_type(dtype) for name, dtype in types.items()}
-            schemas = rows_schema(stream, rows), labels_schema(stream, label_type(str(stream.target), rows[stream.target]))
+            label = label_type(str(stream.target), rows[str(stream.target)])
+            schemas = rows_schema(stream, rows), labels_schema(stream, label)
         logs: list[IngestLog] = []
         try:
             for which, schema in zip(_LOGS, (*schemas, FEEDBACK), strict=True):
                 logs.append(IngestLog.open(inbox.url(which), schema))
                 if logs[-1].schema is None:
-                    need = "nothing says yet what rows hold: give `columns`, or push labelled rows,  perennial push FILE"
+                    need = "nothing says yet what rows hold: give them, or push labelled rows,  perennial push FILE"
                     raise ConfigError("columns", None, need)
         except BaseException:
             for log in logs:

@@ -226,21 +226,27 @@ class Stream:
         """The settings as plain facts for reports."""
         common = {"word_rows": self.word_rows} if self.word_rows > 1 else {}
         served = {"served": True} if self.served else {}
-        return common | served | {
-            "name": self.name,
-            "source": self.source.__class__.__name__ if not isinstance(self.source, str | Path) else str(self.source),
-            "time_zone": self.time_zone,
-            "roles": dict(self.roles),
-            "drop": list(self.drop),
-            "text": list(self.text),
-            "labels": self.label_rule,
-            "implicit_delay": self.implicit_delay,
-            "positive": self.positive,
-            "batch": f"{self.batch} rows" if isinstance(self.batch, int) else str(self.calendar),
-            "features": _function_name(self.features),
-            "lookback": _spell(self.lookback),
-            "lateness": _spell(self.lateness),
-        }
+        return (
+            common
+            | served
+            | {
+                "name": self.name,
+                "source": self.source.__class__.__name__
+                if not isinstance(self.source, str | Path)
+                else str(self.source),
+                "time_zone": self.time_zone,
+                "roles": dict(self.roles),
+                "drop": list(self.drop),
+                "text": list(self.text),
+                "labels": self.label_rule,
+                "implicit_delay": self.implicit_delay,
+                "positive": self.positive,
+                "batch": f"{self.batch} rows" if isinstance(self.batch, int) else str(self.calendar),
+                "features": _function_name(self.features),
+                "lookback": _spell(self.lookback),
+                "lateness": _spell(self.lateness),
+            }
+        )
 
     def prepare(
         self,
