@@ -136,6 +136,7 @@ class Deployment:
             forgets=self.forgets,
             prices=self.prices,
             golden=golden,
+            patient=self.stream.served,
         )
 
     def identity(self) -> dict[str, str | None]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from perennial.core.errors import ConfigError, DataError, nearest
 from perennial.core.state import State
+from perennial.stream.answered import COLUMNS
 from perennial.stream.encoding import Encoder
 from perennial.stream.instants import Instants, Order, where
 from perennial.stream.joining import Entry, LabelRule, label_type
@@ -72,7 +73,7 @@ class Canonical:
     ) -> None:
         self._stream, self._types, self._extra = stream, dict(types), extra
         self._time = Instants(stream.time, types[stream.time], stream.time_zone)
-        self._order = Order(stream.time, stream.span("lateness"))
+        self._order = Order(stream.time, stream.span("lateness"), patient=stream.served)
         self._known = None
         if stream.known_at is not None and stream.known_at in types:
             self._known = Instants(stream.known_at, types[stream.known_at], stream.time_zone, ordered=False)
@@ -91,7 +92,8 @@ class Canonical:
             wait=stream.span("label_wait"),
         )
         self._has_log = label_log is not None
-        self._features = [n for n in types if n not in stream.roles.values() and n not in stream.drop]
+        apart = (*stream.roles.values(), *stream.drop, *(COLUMNS if stream.served else ()))
+        self._features = [n for n in types if n not in apart]
         self._lookback = self._make_lookback()
         self._encoder: Encoder | None = None
         self._encoded = 0  # rows of features encoded so far: look-back features lag behind
@@ -200,7 +202,10 @@ class Canonical:
         if stream.lateness is not None:
             out["late"] = pa.array(late)
         if stream.weight is not None:
-            out["weight"] = _weights(rows.column(stream.weight), stream.weight, first, origin)
+            weights = rows.column(stream.weight)
+            if stream.served:  # a client's mistake: the row is learned with no weight
+                weights = pa.array(np.where(_no_weights(values := _floats(weights)), 0.0, values))
+            out["weight"] = _weights(weights, stream.weight, first, origin)
         for role in ("group", "id", "key"):
             if (column := getattr(stream, role)) is not None:
                 out[role] = rows.column(column)
@@ -221,7 +226,9 @@ class Canonical:
             known = self._known.convert(rows.column(stream.known_at), first, origin)
         labels, known_at = self.rule.apply(labels, time, known, first, origin)
         if self._has_log:
-            labels, known_at = self.rule.join(rows.column(stream.id).to_pylist(), labels, known_at, time, first)
+            # of a stream that is served, an id may be many rows': its log says of each label which row it is about
+            ids = range(first, first + len(time)) if stream.served else rows.column(stream.id).to_pylist()
+            labels, known_at = self.rule.join(ids, labels, known_at, time, first)
         return labels, known_at
 
     def warnings(self) -> list[str]:
@@ -323,14 +330,21 @@ def _weights(column: Any, name: str, first: int, origin: Origin) -> Any:
         weights = column.cast(pa.float64(), safe=False)
     except pa.ArrowException as error:
         raise DataError(f"weight column {name!r} holds {column.type}: weights are numbers") from error
-    values = weights.to_numpy(zero_copy_only=False)
-    if (wrong := ~(np.isfinite(values) & (values >= 0))).any():
+    if (wrong := _no_weights(_floats(weights))).any():
         row = int(np.argmax(wrong))
         raise DataError(
             f"weight column {name!r}, {where(first + row, origin)}: {column[row].as_py()!r} is no weight; weights are "
             "finite and not negative: correct it, or drop the row"
         )
     return weights
+
+
+def _floats(column: Any) -> NDArray[np.float64]:
+    return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
+
+
+def _no_weights(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return np.asarray(~(np.isfinite(values) & (values >= 0)))
 
 
 def _amounts(column: Any, name: str) -> Any:

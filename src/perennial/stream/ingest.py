@@ -413,8 +413,8 @@ class IngestLog:
             ``sqlite:///.perennial/ingest.db?log=calls`` or ``postgresql://user@host/database?log=calls``; a database
             may hold many logs.
         schema : pyarrow.Schema, optional
-            Columns of the log: numbers, text, booleans and times. One that is not nullable refuses nulls. Left out,
-            the first append says what they are.
+            Columns of the log: numbers, text, booleans, times and bytes. One that is not nullable refuses nulls. Left
+            out, the first append says what they are.
 
         Raises
         ------
@@ -500,6 +500,20 @@ class IngestLog:
             If the log was made anew since it was opened.
         """
         return append_together([Append(log=self, rows=rows, key=key)])[0]
+
+    def knows(self, key: str) -> bool:
+        """Whether an append with this key was done, of the last 100,000 entries."""
+        keys = self._database.tables.keys
+        mine = (keys.c.log == self.identity, keys.c.key == key)
+        with self._database.reading() as connection:
+            return connection.execute(sa.select(keys.c.entry).where(*mine)).first() is not None
+
+    def last(self) -> Any:
+        """The rows of the newest entry, as a record batch; None if there is none, or it was trimmed."""
+        with self._database.reading() as connection:
+            head = self._database.there(connection)
+            page = self._database.page(connection, head, max(head.entries - 1, 0), head.entries)
+        return page[-1].batch if page else None
 
     def erase(self, column: str, values: Sequence[str]) -> int:
         """Take out rows that hold one of ``values`` in a column, read or not; says how many.
@@ -607,7 +621,7 @@ class IngestLog:
 
 _KINDS = (
     pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean, pa.types.is_string,
-    pa.types.is_timestamp, pa.types.is_date,
+    pa.types.is_timestamp, pa.types.is_date, pa.types.is_binary,  # bytes are for whoever follows the log, not learned
 )  # fmt: skip
 
 
@@ -1025,3 +1039,35 @@ class IngestFeed:
     def erase(self, column: str, values: Sequence[str]) -> int:
         """Take out rows of a subject, as :meth:`IngestLog.erase` does."""
         return _erase(self._database, column, values)
+
+    def there(self) -> bool:
+        """Whether the log was made."""
+        try:
+            with self._database.reading() as connection:
+                return self._database.head(connection) is not None
+        except ConfigError:  # there is no file
+            return False
+
+    def find(self, column: str, value: str, wanted: str) -> set[str]:
+        """What rows that hold ``value`` in a column hold in another one, as text; read or not."""
+        out: set[str] = set()
+        types = self.open().types((), ())
+        for run in self.read(Position(), {name: types[name] for name in dict.fromkeys((column, wanted))}):
+            theirs = run.rows.filter(pa.array(_theirs(run.rows, column, [value])))
+            out.update(str(one) for one in theirs.column(wanted).to_pylist() if one is not None)
+        return out
+
+    def expire(self) -> None:
+        """Let go of entries that are older than the log is to ``keep`` them, whoever read them: of a log without a run.
+
+        Raises
+        ------
+        SourceAway
+            As :meth:`trim`.
+        """
+        if not self.there():
+            return
+        with self._database.reading() as connection:
+            head = self._database.there(connection)
+        if head.entries > head.trimmed:
+            self.trim(Position(self._database.name, head.rows, key=(head.identity, head.entries - 1, 0)))

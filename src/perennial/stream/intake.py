@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -17,9 +17,10 @@ import pyarrow.ipc
 from numpy.typing import NDArray
 
 from perennial.core.errors import ConfigError, DataError
-from perennial.core.records import Batch, Label, Revisions, TaskKind, WaitingChanges
+from perennial.core.records import Batch, Label, Revisions, Said, TaskKind, WaitingChanges
 from perennial.core.state import State, Stored
 from perennial.core.times import NEVER, moment
+from perennial.stream.answered import COLUMNS, answers
 from perennial.stream.calendar import Calendar
 from perennial.stream.canonical import Canonical, wanted_types
 from perennial.stream.encoding import Encoder
@@ -331,6 +332,13 @@ class Intake:
         self._log.look(until)
         return self._log.tells(since, until)
 
+    def log_tells_late(self, now: int, last: int) -> bool:
+        """Whether a turn at ``now``, after one at ``last``, would take or join labels of the log."""
+        if self._log is None:
+            return False
+        self._log.look(now)
+        return self._log.tells_late(now, last)
+
     def fetch_log(self, lines: int | None) -> None:
         """Read as many lines of the log as a turn that was fixed before takes; raises ``OffsetGone`` if it cannot."""
         if self._log is not None and lines is not None:
@@ -425,9 +433,21 @@ class Intake:
         self._later += canon.rule.drain()
         piece = Piece(self._reading(), features, others, first, name)
         batch = piece.batch(bounds.start, 0, n, apart=False, revisions=revisions)
+        if self._stream.served:
+            batch = replace(batch, said=self._said(rows))
         self._floor = max(self._floor, bounds.start)
         self.position = pending.take(n)
         return Arrived(batch=batch, segment=segment, name=name, position=self.position)
+
+    def _said(self, rows: Any) -> Said | None:
+        """What rows of a stream that is served say was said of them; None where nobody said anything."""
+        if not set(COLUMNS) <= set(self._types):
+            return None
+        version, said, shadow, shadow_said = (rows.column(name).to_pylist() for name in COLUMNS)
+        told, unseen = answers(version, said, self._task), answers(shadow, shadow_said, self._task)
+        if (told.major < 0).all():
+            return None
+        return Said(told=told, shadow=unseen if (unseen.major >= 0).any() else None)
 
     def _features(self, fresh: Any, before: Any, n: int, ahead: int) -> Any:
         """The raw feature table of the batch; what belongs to the next one is put aside."""
