@@ -408,14 +408,16 @@ def batch_of(answers: Sequence[Answered], stream: Stream, schema: Any, names: Se
         stream.time: pa.array(np.repeat(np.array([one.time for one in answers], dtype=np.int64), counts), INSTANT),
     }
     apart |= _said([(one.rows.n, one.version, one.prediction) for one in answers], VERSION, SAID)
-    beside = [(one.rows.n, *(one.shadow or (None, None))) for one in answers]
-    apart |= _said(beside, SHADOW, SHADOW_SAID)
+    if any(one.shadow is not None for one in answers):
+        beside = [(one.rows.n, *(one.shadow or (None, None))) for one in answers]
+        apart |= _said(beside, SHADOW, SHADOW_SAID)
+    others = {name for one in answers for name in one.rows.others}
     columns = []
     for field in schema:
         name = field.name
         if name in apart:
             columns.append(apart[name])
-        elif any(name in one.rows.others for one in answers) or name == stream.key:
+        elif name in others or name == stream.key:
             values = [v for one in answers for v in one.rows.others.get(name) or one.rows.keys or [None] * one.rows.n]
             columns.append(pa.array(values, field.type))
         elif name in at:
@@ -438,9 +440,9 @@ def _numbers(values: NDArray[np.float64], dtype: Any) -> Any:
 def _said(parts: Sequence[tuple[int, str | None, Prediction | None]], version: str, said: str) -> dict[str, Any]:
     """Who said what, of parts of n rows each: neighbours of one version and shape are packed at once."""
     who, what = [], []
-    for (number, _), group in groupby(parts, lambda part: (part[1], _shape(part[2]))):
+    for (number, _), group in groupby(parts, _alike):
         some = list(group)
-        n = sum(part[0] for part in some)
+        n = sum([part[0] for part in some])
         if number is None:
             who.append(pa.nulls(n, pa.string()))
             what.append(pa.nulls(n, pa.binary()))
@@ -450,10 +452,12 @@ def _said(parts: Sequence[tuple[int, str | None, Prediction | None]], version: s
     return {version: pa.concat_arrays(who), said: pa.concat_arrays(what)}
 
 
-def _shape(prediction: Prediction | None) -> tuple[bool, int]:
-    if prediction is None or prediction.values is not None:
-        return True, 0
-    return False, 0 if prediction.proba is None else prediction.proba.shape[1]
+def _alike(part: tuple[int, str | None, Prediction | None]) -> tuple[str | None, int]:
+    """The version of a part, and how many numbers it says of a row."""
+    _, number, prediction = part
+    if prediction is None or prediction.proba is None:
+        return number, 1
+    return number, 1 + prediction.proba.shape[1]
 
 
 def _joined(predictions: Sequence[Prediction]) -> Prediction:
