@@ -59,6 +59,7 @@ from perennial.ledger.schema import (
     prepare,
     revision,
     segments,
+    turns,
     verdicts,
 )
 from perennial.ledger.statements import Statements
@@ -654,6 +655,18 @@ class SqlLedger:
             query = query.where(aliases.c.alias == name)
         with self._database.reading() as connection:
             return [rows.alias(row) for row in connection.execute(query)]
+
+    def became_champion(self) -> list[tuple[str, int]]:
+        """Each version that a run made champion, and when that was durable by the database's clock, in order."""
+        query = (
+            sa.select(aliases.c.version, turns.c.committed_at)
+            .join(turns, (turns.c.deployment_id == aliases.c.deployment_id) & (turns.c.turn == aliases.c.turn))
+            .where(aliases.c.deployment_id == self.deployment, aliases.c.alias == "champion")
+            .where(aliases.c.version.is_not(None))
+            .order_by(aliases.c.moved)
+        )
+        with self._database.reading() as connection:
+            return [(str(version), int(at)) for version, at in connection.execute(query)]
 
     def served_at(self, at: int) -> Alias | None:
         """The champion at an instant; None before the first."""

@@ -132,7 +132,7 @@ class InboxLogs:
         stream : Stream
             The role of each column.
         types : mapping, optional
-            Canonical Arrow type of every column that a client sends, and of the label.
+            Arrow type of every column that a client sends, and of the label.
 
         Raises
         ------
@@ -146,7 +146,7 @@ class InboxLogs:
             if stream.target not in types:
                 need = f"say what labels are, under `columns`: {{{stream.target}: text}}, or push labelled rows"
                 raise ConfigError("columns", ", ".join(types), need)
-            rows = {name: canonical_type(dtype) for name, dtype in types.items()}
+            rows = {name: canonical_type(dtype) for name, dtype in types.items() if name != KNOWN_AT}
             label = label_type(str(stream.target), rows[str(stream.target)])
             schemas = rows_schema(stream, rows), labels_schema(stream, label)
         logs: list[IngestLog] = []

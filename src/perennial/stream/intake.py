@@ -621,14 +621,18 @@ class Intake:
         """
         if not isinstance(self._feed, Owned):
             return 0
+        self.refuse_built()
+        gone = self._feed.erase(str(self._stream.key), [key])
+        self.refresh()
+        return gone
+
+    def refuse_built(self) -> None:
+        """Raise ``DataError`` if rows that no batch took yet have had their features built."""
         if self._built is not None:
             raise DataError(
                 f"{self._built.num_rows:,} rows of the last batch's instant wait for the next batch, and "
                 "have their features: erase once a batch has taken them"
             )
-        gone = self._feed.erase(str(self._stream.key), [key])
-        self.refresh()
-        return gone
 
     def forget(self, position: NDArray[np.int64]) -> None:
         """Forget labels that are on their way to rows at these positions, apart from them."""
