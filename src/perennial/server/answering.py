@@ -144,13 +144,10 @@ class Asked(NamedTuple):
 
 
 class Said(NamedTuple):
-    """What was answered: ``request`` is the client's id, or ours."""
+    """What was said, and the id of the request: the client's, or ours."""
 
     request: str
-    ids: list[str]
-    version: str
-    prediction: Prediction
-    slot: Slot
+    answered: Answered
 
 
 Read = Callable[[bytes, Head, Signature], tuple[Asked, Any]]
@@ -190,44 +187,53 @@ class Answering:
             raise no_champion()
         return models.champion if version is None else models.version(version)
 
-    async def answer(self, asked: Asked, version: str | None = None) -> Said:
-        """Predict, log and count.
+    async def say(self, asked: Asked, version: str | None = None) -> Said:
+        """Predict, under the ids that labels will refer to.
 
         Raises
         ------
         Refused
-            If there are too many rows or none, nobody can answer, or the id was used for something else.
+            If there are too many rows or none, or nobody can answer.
         """
-        parts, rows = self._parts, asked.rows
-        time = self._clock()
+        rows, time = asked.rows, self._clock()
         if not 0 < rows.n <= self._most:
             if not rows.n:
                 raise Refused("there is no row: give at least one")
             raise Refused(f"there are {rows.n:,} rows, and {self._most:,} may come at once: send them in parts", 413)
         request = self.fresh() if asked.request is None else asked.request
         slot, shadow = self._chosen(rows, request, version)
-        said, beside = await self._predict(slot, shadow, rows)
+        prediction, beside = await self._predict(slot, shadow, rows)
         ids = [f"{request}/{i}" for i in range(rows.n)] if rows.ids is None else rows.ids
+        told = None if shadow is None or beside is None else (shadow.version, beside)
+        return Said(
+            request,
+            Answered(time=time, ids=ids, rows=rows, version=slot.version, prediction=prediction, shadow=told),
+        )
+
+    def record(self, asked: Asked, answered: Answered) -> None:
+        """Log and count what is about to be answered; a request that came before is logged once.
+
+        Raises
+        ------
+        Refused
+            If its id was used for something else, or nothing more can be logged and nothing may go unlogged.
+        """
+        parts, rows = self._parts, asked.rows
         counters = parts.counters
         if asked.request is not None and (asked.strict or rows.ids is None):
-            claim = parts.seen.claim(request, _content(rows))
+            claim = parts.seen.claim(asked.request, _content(rows))
             if claim == "other":
                 raise Refused(failures.REUSED, 409)
             if claim == "same":
                 counters.add("repeated", rows.n)
                 counters.add("predictions", rows.n)
-                return Said(request, ids, slot.version, said, slot)
+                return
         if parts.writer is not None:
             counters.add("answered", rows.n)
-            answered = Answered(
-                time=time, ids=ids, rows=rows, version=slot.version, prediction=said,
-                shadow=None if shadow is None or beside is None else (shadow.version, beside),
-            )  # fmt: skip
             if not parts.writer.log(answered) and self._refuses:
                 raise Refused("too many predictions wait to be logged: send this one again", 503, failures.RETRY)
         counters.add("predictions", rows.n)
         counters.add("rows", rows.n)
-        return Said(request, ids, slot.version, said, slot)
 
     def _chosen(self, rows: Rows, request: str, version: str | None) -> tuple[Slot, Slot | None]:
         models = self._parts.models
@@ -311,8 +317,9 @@ class Route:
             if found and found.get("model", self._parts.name) != self._parts.name:
                 raise unknown_model(self._parts.name)
             asked, wanted = self._read(body, head, self._answering.asks(version).signature)
-            said = await self._answering.answer(asked, version)
+            said = await self._answering.say(asked, version)
             content, headers = self._write(said, wanted)
+            self._answering.record(asked, said.answered)  # last: what is logged is answered
             status = 200
         except Exception as error:  # a request ends here: every error becomes an answer
             request = (head.request if head is not None else None) or self._answering.fresh()
@@ -344,7 +351,7 @@ def read_head(scope: Scope) -> Head:
     kind, request, tensors = b"", None, None
     for name, value in scope["headers"]:
         if name == b"content-length":
-            length = int(value)
+            length = int(value) if value.isdigit() and len(value) < 19 else 2**63
         elif name == b"content-type":
             kind = value
         elif name == b"x-request-id":

@@ -148,13 +148,14 @@ def _inner(value: Any) -> Any:
 
 def write(said: Said, probabilities: bool) -> tuple[bytes, list[tuple[bytes, bytes]]]:
     """The answer: body and headers."""
-    prediction = said.prediction
+    answered = said.answered
+    prediction = answered.prediction
     told: Any = prediction.values
     if told is None:
         assert prediction.codes is not None
         classes = prediction.classes
         told = [classes[code] if code >= 0 else None for code in prediction.codes.tolist()]
-    document: dict[str, Any] = {"predictions": told, "version": said.version, "ids": said.ids}
+    document: dict[str, Any] = {"predictions": told, "version": answered.version, "ids": answered.ids}
     if probabilities and prediction.proba is not None:
         document |= {"probabilities": np.ascontiguousarray(prediction.proba), "classes": list(prediction.classes)}
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY), [_JSON]

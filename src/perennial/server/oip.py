@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from perennial import __version__
 from perennial.core.features import Kind
-from perennial.core.records import Label
+from perennial.core.records import Label, Prediction
 from perennial.server.answering import Asked, Head, Models, Said, Slot
 from perennial.server.failures import Refused
 from perennial.server.signature import Policy, Signature, check_id
@@ -99,7 +99,7 @@ class Reader:
 
     def _rows(self, inputs: list[Any], tail: memoryview, signature: Signature) -> Any:
         first = inputs[0]
-        shape = first.get("shape") if len(inputs) == 1 and type(first) is dict else None
+        shape: Any = first.get("shape") if len(inputs) == 1 and type(first) is dict else None
         matrix = signature.numeric and type(shape) is list and len(shape) == 2
         if matrix and (shape[1] != 1 or first.get("name") not in signature.names):  # else it is the only column
             return self._matrix(first, tail, signature)
@@ -162,7 +162,7 @@ def _tensor(tensor: Any, tail: memoryview) -> tuple[str, str, list[int], Any, me
     name, shape, dtype = tensor.get("name"), tensor.get("shape"), tensor.get("datatype")
     if type(name) is not str:
         raise Refused("a tensor has no `name`: give text", 400)
-    if dtype not in DATATYPES:
+    if type(dtype) is not str or dtype not in DATATYPES:
         raise Refused(
             f"tensor {_quoted(name)} has no known `datatype`: give one of {', '.join(sorted(DATATYPES))}", 400
         )
@@ -265,7 +265,8 @@ def label_datatype(classes: Sequence[Label]) -> str:
 
 def write(said: Said, wanted: Wanted) -> tuple[bytes, list[tuple[bytes, bytes]]]:
     """The answer: body and headers."""
-    prediction, n = said.prediction, len(said.ids)
+    answered = said.answered
+    prediction, n = answered.prediction, answered.rows.n
     names = wanted.outputs
     if names is None:
         names = (("predict", wanted.binary), ("probabilities", wanted.binary), ("id", wanted.binary))
@@ -273,12 +274,13 @@ def write(said: Said, wanted: Wanted) -> tuple[bytes, list[tuple[bytes, bytes]]]
             names = (names[0], names[2])
     outputs, parts = [], []
     for name, binary in names:
+        values: Any
         if name == "predict":
             dtype, shape, values = "FP64", [n], prediction.values
             if values is None:
-                dtype, values = _labels(said)
+                dtype, values = _labels(prediction)
         elif name == "id":
-            dtype, shape, values = "BYTES", [n], said.ids
+            dtype, shape, values = "BYTES", [n], answered.ids
         elif name == "probabilities":
             proba = prediction.proba
             if proba is None:
@@ -294,7 +296,7 @@ def write(said: Said, wanted: Wanted) -> tuple[bytes, list[tuple[bytes, bytes]]]
         else:
             output["data"] = values
         outputs.append(output)
-    document = {"model_name": wanted.model, "model_version": said.version, "id": said.request, "outputs": outputs}
+    document = {"model_name": wanted.model, "model_version": answered.version, "id": said.request, "outputs": outputs}
     body = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
     if not parts:
         return body, [_JSON]
@@ -302,9 +304,8 @@ def write(said: Said, wanted: Wanted) -> tuple[bytes, list[tuple[bytes, bytes]]]
     return b"".join([body, *parts]), [_OCTETS, length]
 
 
-def _labels(said: Said) -> tuple[str, list[Any]]:
+def _labels(prediction: Prediction) -> tuple[str, list[Any]]:
     """Predicted labels; null where the version abstained, or named a class that no label has."""
-    prediction = said.prediction
     assert prediction.codes is not None
     classes = prediction.classes
     dtype = label_datatype(classes)
@@ -333,7 +334,7 @@ def server_metadata() -> dict[str, Any]:
 def model_metadata(model: str, slot: Slot, models: Models) -> dict[str, Any]:
     """Columns in the order of a matrix, and what is answered."""
     signature = slot.signature
-    inputs = [
+    inputs: list[dict[str, Any]] = [
         {"name": column.name, "datatype": column_datatype(signature.types[column.name], column.kind), "shape": [-1]}
         for column in signature.columns
     ]
@@ -345,7 +346,7 @@ def model_metadata(model: str, slot: Slot, models: Models) -> dict[str, Any]:
                 "parameters": {"optional": not (signature.needs_key and name == signature.key)},
             })  # fmt: skip
     label = "FP64" if slot.task == "regression" else label_datatype(slot.classes)
-    outputs = [{"name": "predict", "datatype": label, "shape": [-1]}]
+    outputs: list[dict[str, Any]] = [{"name": "predict", "datatype": label, "shape": [-1]}]
     if slot.task != "regression":
         outputs.append({"name": "probabilities", "datatype": "FP64", "shape": [-1, len(slot.classes)]})
         outputs.append({"name": "classes", "datatype": "BYTES", "shape": [len(slot.classes)]})

@@ -371,9 +371,9 @@ class Signature:
 
     # ------------------------------------------------------------------ what is no number
 
-    def _others(self, column: Column, values: Any) -> list[Any]:
+    def _others(self, column: Column, given: Any) -> list[Any]:
         """Values of a column of words, prose, times or anything else, as pyarrow takes them."""
-        values = list(values)
+        values: list[Any] = list(given)
         j = self._at[column.name]
         kinds = set(map(type, values))
         if column.kind in (Kind.CATEGORY, Kind.TEXT):
@@ -386,12 +386,12 @@ class Signature:
             if not kinds <= _WORDS:
                 i, value = next((i, value) for i, value in enumerate(values) if type(value) not in _WORDS)
                 self._blame(j, i, _said(value), "send it as text in ISO 8601, e.g. 2026-01-31T12:00:00Z")
-            return self._converted(j, values, lambda some: pa.array(some, type=pa.string()).cast(dtype).to_pylist())
-        return self._converted(j, values, lambda some: pa.array(some, type=dtype).to_pylist())
+            return self._converted(j, values, lambda some: pa.array(some, type=pa.string()).cast(dtype))
+        return self._converted(j, values, lambda some: pa.array(some, type=dtype))
 
-    def _converted(self, j: int, values: list[Any], convert: Callable[[list[Any]], list[Any]]) -> list[Any]:
+    def _converted(self, j: int, values: list[Any], convert: Callable[[list[Any]], Any]) -> list[Any]:
         try:
-            return convert(values)
+            return list(convert(values).to_pylist())
         except (pa.ArrowException, ValueError, TypeError, OverflowError):
             for i, value in enumerate(values):
                 try:
