@@ -57,7 +57,8 @@ def start():
 
 def take(writer, *, labels=(), thumbs=(), key=""):
     """Hand items over, and wait for what became of them."""
-    request = Received(labels=[LabelItem(*item) for item in labels], thumbs=[Thumb(*item) for item in thumbs], key=key)
+    items = {"labels": [LabelItem(*item) for item in labels], "thumbs": [Thumb(*item) for item in thumbs]}
+    request = Received(**items, key=key, content=repr(items))
     return [(one.outcome, one.label) for one in writer.take(request).result(20)]
 
 
@@ -213,7 +214,7 @@ def test_a_key_says_that_a_request_is_the_same(inbox, start):
     assert outcomes(one, ("a", "down")) == ["revised"]
     assert outcomes(one, ("a", "up"), key="k") == ["repeated"]
     futures = [
-        one.take(Received(labels=[LabelItem("a", "other")], key="k")),
+        one.take(Received(labels=[LabelItem("a", "other")], key="k", content="other")),
         one.take(Received(labels=[LabelItem("c", "up")], key="c")),
     ]
     with pytest.raises(KeyTaken, match="key 'k' was used before"):
