@@ -19,7 +19,7 @@ from perennial.server.received import LabelItem, Received, Thumb
 from perennial.server.rows import Answered, Rows
 from perennial.stream import inbox_index, ingest
 from perennial.stream.feed import SourceAway
-from perennial.stream.inbox import SAID, SHADOW, SHADOW_SAID, VERSION, Inbox, unpack
+from perennial.stream.inbox import SAID, SHADOW, SHADOW_SAID, VERSION, Inbox, rows_schema, unpack
 from perennial.stream.ingest import IngestLog, KeyTaken
 from tests import inboxes, postgres
 from tests.inboxes import answered, entries, rows
@@ -157,6 +157,18 @@ def test_a_log_with_other_columns_is_told_and_not_written(inbox, caplog):
     assert counters == {"dropped": 2}
     assert [record.getMessage() for record in caplog.records] == ["predictions are not logged"]
     assert rows(inbox, "rows") == []
+
+
+def test_a_log_that_is_there_may_have_more_columns_in_another_order(inbox):
+    """History that was pushed had weights; what a server logs has none."""
+    schema = rows_schema(inboxes.stream(), inboxes.TYPES)
+    IngestLog.open(inbox.url("rows"), pa.schema([pa.field("weight", pa.float64()), *reversed(list(schema))])).close()
+    one = inboxes.writer(inbox)
+    one.log(answered(5))
+    one.start()
+    one.close()
+    (row,) = rows(inbox, "rows")
+    assert (row["call"], row["x"], row["n"], row["who"], row["weight"]) == ("call-5", 2.5, 5, "who-0", None)
 
 
 # ---------------------------------------------------------------------- labels

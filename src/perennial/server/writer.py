@@ -389,7 +389,7 @@ class Writer:
         with self._opening:
             if which not in self._logs:
                 opened = IngestLog.open(self._inbox.url(which))
-                if opened.schema is None or set(opened.schema) != set(schema):  # whoever made it chose the order
+                if opened.schema is None or not _fits(opened.schema, schema):
                     opened.close()
                     opened = IngestLog.open(self._inbox.url(which), schema)
                 inbox_index.make(opened)
@@ -401,6 +401,12 @@ class Writer:
             for one in self._logs.values():
                 one.close()
             self._logs = {}
+
+
+def _fits(there: Any, wanted: Any) -> bool:
+    """Whether rows may go into a log that is there: whoever made it chose the order, and may give more than we do."""
+    names = set(wanted.names)
+    return set(wanted) <= set(there) and all(one.nullable for one in there if one.name not in names)
 
 
 def _fail(asked: Sequence[_Asked], error: Exception) -> None:
