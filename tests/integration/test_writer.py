@@ -19,7 +19,7 @@ from perennial.server.received import LabelItem, Received, Thumb
 from perennial.server.rows import Answered, Rows
 from perennial.stream import inbox_index, ingest
 from perennial.stream.feed import SourceAway
-from perennial.stream.inbox import SAID, SHADOW, SHADOW_SAID, VERSION, Inbox, unpack
+from perennial.stream.inbox import SAID, SHADOW, SHADOW_SAID, VERSION, Inbox, rows_schema, unpack
 from perennial.stream.ingest import IngestLog, KeyTaken
 from tests import inboxes, postgres
 from tests.inboxes import answered, entries, rows
@@ -57,7 +57,8 @@ def start():
 
 def take(writer, *, labels=(), thumbs=(), key=""):
     """Hand items over, and wait for what became of them."""
-    request = Received(labels=[LabelItem(*item) for item in labels], thumbs=[Thumb(*item) for item in thumbs], key=key)
+    items = {"labels": [LabelItem(*item) for item in labels], "thumbs": [Thumb(*item) for item in thumbs]}
+    request = Received(**items, key=key, content=repr(items))
     return [(one.outcome, one.label) for one in writer.take(request).result(20)]
 
 
@@ -158,6 +159,18 @@ def test_a_log_with_other_columns_is_told_and_not_written(inbox, caplog):
     assert rows(inbox, "rows") == []
 
 
+def test_a_log_that_is_there_may_have_more_columns_in_another_order(inbox):
+    """History that was pushed had weights; what a server logs has none."""
+    schema = rows_schema(inboxes.stream(), inboxes.TYPES)
+    IngestLog.open(inbox.url("rows"), pa.schema([pa.field("weight", pa.float64()), *reversed(list(schema))])).close()
+    one = inboxes.writer(inbox)
+    one.log(answered(5))
+    one.start()
+    one.close()
+    (row,) = rows(inbox, "rows")
+    assert (row["call"], row["x"], row["n"], row["who"], row["weight"]) == ("call-5", 2.5, 5, "who-0", None)
+
+
 # ---------------------------------------------------------------------- labels
 
 
@@ -213,7 +226,7 @@ def test_a_key_says_that_a_request_is_the_same(inbox, start):
     assert outcomes(one, ("a", "down")) == ["revised"]
     assert outcomes(one, ("a", "up"), key="k") == ["repeated"]
     futures = [
-        one.take(Received(labels=[LabelItem("a", "other")], key="k")),
+        one.take(Received(labels=[LabelItem("a", "other")], key="k", content="other")),
         one.take(Received(labels=[LabelItem("c", "up")], key="c")),
     ]
     with pytest.raises(KeyTaken, match="key 'k' was used before"):

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple, final
 
 import pyarrow as pa
 
 from perennial.core.errors import DataError
 from perennial.core.records import Label
+from perennial.core.times import EPOCH
 from perennial.stream import inbox_index
 from perennial.stream.inbox import FEEDBACK, labels_schema
 from perennial.stream.inbox_index import Line
@@ -40,19 +42,36 @@ class Thumb(NamedTuple):
     correction: Label | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examples:
+    """Labelled rows: ``rows`` as the log of predictions has them, with ``ids``, instants and labels in their order."""
+
+    ids: Sequence[str]
+    time: Sequence[int]
+    labels: Sequence[Label]
+    rows: Any
+
+
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """The items of one request. ``key`` says that it is the same request if it comes again; empty for none."""
+    """The items of one request: labels, thumbs or examples.
+
+    ``key`` says that it is the same request if it comes again, with ``content``, a digest of what was sent; empty for
+    none.
+    """
 
     labels: Sequence[LabelItem] = ()
     thumbs: Sequence[Thumb] = ()
+    examples: Examples | None = None
     key: str = ""
+    content: str = ""
 
     @property
     def ids(self) -> list[str]:
         """Whom its items are about, in order."""
-        return [*(item.id for item in self.labels), *(thumb.id for thumb in self.thumbs)]
+        examples = () if self.examples is None else self.examples.ids
+        return [*(item.id for item in self.labels), *(thumb.id for thumb in self.thumbs), *examples]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +108,8 @@ class Logs:
 def first_label(requests: Sequence[Received]) -> Label | None:
     """The first label among what was received."""
     for one in requests:
-        for label in (*(item.label for item in one.labels), *(thumb.correction for thumb in one.thumbs)):
+        examples = () if one.examples is None else one.examples.labels
+        for label in (*(item.label for item in one.labels), *(thumb.correction for thumb in one.thumbs), *examples):
             if label is not None:
                 return label
     return None
@@ -149,6 +169,8 @@ def write(
             continue
         mine = [Outcome(item.id, _label(labels, item, now)) for item in one.labels]
         mine += [_thumb(thumbs, labels, thumb, said, now) for thumb in one.thumbs]
+        if one.examples is not None:
+            mine += _examples(writing, logs.rows, labels, one.examples, now)
         out.append(mine)
     if labels is not None:
         assert labels.log.schema is not None
@@ -168,13 +190,13 @@ def _fresh(writing: Together, one: Received, labels: _Book | None, thumbs: _Book
         return True
     book = thumbs if one.thumbs else labels
     assert book is not None
-    return writing.remember(book.log, one.key, inbox_index.digest_of(repr(one.labels), repr(one.thumbs)).hex())
+    return writing.remember(book.log, one.key, one.content)
 
 
 def _label(labels: _Book | None, item: LabelItem, now: int) -> inbox_index.Came:
     assert labels is not None
     dtype = labels.log.schema.field(1).type
-    said = inbox_index.digest_of(json.dumps(float(item.label) if pa.types.is_floating(dtype) else item.label))
+    said = inbox_index.digest_of(_json(float(item.label) if pa.types.is_floating(dtype) else item.label))
     came, line = labels.judge(item.id, said, item.observed_at, now)
     if came in ("accepted", "revised"):
         labels.rows.append((item.id, item.label, line.known_at, item.observed_at))
@@ -186,7 +208,7 @@ def _thumb(
 ) -> Outcome:
     assert thumbs is not None
     correction = None if thumb.correction is None else json.dumps(thumb.correction)
-    content = inbox_index.digest_of(json.dumps([thumb.up, thumb.text, correction]))
+    content = inbox_index.digest_of(_json([thumb.up, thumb.text, correction]))
     came, line = thumbs.judge(thumb.id, content, None, now)
     if came != "repeated":
         thumbs.rows.append((thumb.id, line.known_at, thumb.up, thumb.text, correction))
@@ -201,10 +223,25 @@ def _thumb(
     return Outcome(thumb.id, outcome, _label(labels, LabelItem(thumb.id, label), now))
 
 
+def _examples(
+    writing: Together, rows: IngestLog | None, labels: _Book | None, examples: Examples, now: int
+) -> list[Outcome]:
+    """A row and its label of each that is new; of one that is there, another label."""
+    assert rows is not None
+    out = []
+    for row_id, time, label in zip(examples.ids, examples.time, examples.labels, strict=True):
+        out.append(Outcome(row_id, _label(labels, LabelItem(row_id, label), max(now, time))))
+    new = pa.array([one.outcome == "accepted" for one in out], pa.bool_())
+    if n := new.true_count:
+        writing.append(rows, examples.rows.filter(new))
+        inbox_index.count(writing, rows, now, n)
+    return out
+
+
 def spelled(label: Label, classes: Sequence[Label]) -> bytes:
     """What a thumb about a prediction would confirm: the class that was said, and of two classes the other."""
     others = [one for one in classes if one != label]
-    return json.dumps([label, others[0] if len(classes) == 2 and len(others) == 1 else None]).encode()
+    return _json([label, others[0] if len(classes) == 2 and len(others) == 1 else None])
 
 
 def confirmed(said: bytes, *, up: bool) -> Label | None:
@@ -214,34 +251,77 @@ def confirmed(said: bytes, *, up: bool) -> Label | None:
     return found
 
 
-def as_label(value: Any, dtype: Any) -> Label:
-    """A JSON value as a label of a log's type.
+def _json(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+def as_label(value: Any, dtype: Any, name: str) -> Label:
+    """A JSON value as a label of a log's type; raises ``DataError``, which begins with its name."""
+    found: Label | None = as_value(value, dtype, name)
+    assert found is not None
+    return found
+
+
+def as_value(value: Any, dtype: Any, name: str) -> Any:
+    """A JSON value as one of an Arrow type; null is None.
 
     Raises
     ------
     DataError
-        If it is of another type: the rule and the next step, for whoever says where it stands.
+        If it is of another kind, or too large: begins with ``name``, and says the rule.
+
+    Examples
+    --------
+    >>> as_value(3.0, pa.int64(), "n"), as_value(None, pa.string(), "word")
+    (3, None)
     """
-    types = pa.types
+    types, need = pa.types, ""
+    if value is None:
+        return None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
     if types.is_string(dtype):
-        if isinstance(value, str):
-            return value
-        need = "labels are text"
+        need = "" if isinstance(value, str) else "text"
     elif types.is_boolean(dtype):
-        if isinstance(value, bool):
-            return value
-        need = "labels are true or false"
+        need = "" if isinstance(value, bool) else "true or false"
     elif types.is_integer(dtype):
-        if isinstance(value, float) and value.is_integer():
+        if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:  # larger ones are not exact
             value = int(value)
-        if isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
-            return value
-        need = "labels are whole numbers of 64 bits"
-    else:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)  # JSON has no NaN, and no infinity
-        need = "labels are numbers"
-    raise DataError(f"{json.dumps(value)[:50]}: {need}")
+        low, high = (-(2 ** (dtype.bit_width - 1)), 2 ** (dtype.bit_width - 1))
+        if types.is_unsigned_integer(dtype):
+            low, high = 0, 2**dtype.bit_width
+        need = "" if number and isinstance(value, int) and low <= value < high else f"a whole number, {dtype}"
+    elif types.is_floating(dtype):
+        need = "" if number else "a number"  # JSON has no NaN, and no infinity
+        value = float(value) if number else value
+    elif types.is_timestamp(dtype):
+        return _moment(value, name)
+    else:  # dates and decimals, as text that Arrow reads
+        try:
+            return pa.scalar(str(value)).cast(dtype).as_py()
+        except pa.ArrowException:
+            need = str(dtype)
+    if need:
+        shown = json.dumps(value)
+        raise DataError(f"{name}: {shown if len(shown) <= 40 else f'{shown[:40]}...'}; it holds {need}")
+    return value
+
+
+def as_instant(value: Any, name: str) -> int:
+    """Microseconds since 1970 from ISO 8601 text with an offset; raises ``DataError``, which begins with the name."""
+    return (_moment(value, name) - EPOCH) // timedelta(microseconds=1)
+
+
+def _moment(value: Any, name: str) -> datetime:
+    need = f"{name}: write a time as 2026-01-31T12:00:00Z, with its offset"
+    if not isinstance(value, str) or len(value) > 40:
+        raise DataError(need)
+    try:
+        when = datetime.fromisoformat(value)
+    except ValueError as error:
+        raise DataError(need) from error
+    if when.tzinfo is None:
+        raise DataError(need)
+    return when
 
 
 def type_of(value: Any) -> Any:

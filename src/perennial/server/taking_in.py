@@ -7,22 +7,29 @@ that a request may be sent again whenever its answer was lost: what is there alr
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import orjson
+import pyarrow as pa
 from fastapi import APIRouter, Request, Response
 
 from perennial.core.errors import DataError, nearest
-from perennial.core.times import instant
+from perennial.core.records import Label
 from perennial.server import received
-from perennial.server.received import LabelItem, Outcome, Received, Thumb
+from perennial.server.received import Examples, LabelItem, Outcome, Received, Thumb
+from perennial.stream import inbox_index
+from perennial.stream.feed import SourceAway
+from perennial.stream.inbox import INSTANT, SAID, SHADOW, SHADOW_SAID, VERSION
+from perennial.stream.settings import Stream
 
 if TYPE_CHECKING:
-    from starlette.datastructures import State
-
     from perennial.server.writer import Writer
+
+What = Literal["labels", "feedback", "examples"]
+Item = TypeVar("Item")
 
 ID_LENGTH = 256  #: characters of an id
 TEXT_LENGTH = 10_000  #: of words in feedback
@@ -42,49 +49,61 @@ class Wrong(DataError):
     """Items of a request break a rule: the message names each by its place, and nothing was written."""
 
 
-def routes(state: State) -> APIRouter:
-    """``POST /labels`` and ``/feedback`` of an application with this state."""
+def routes(state: Any) -> APIRouter:
+    """``POST /labels``, ``/feedback`` and ``/examples`` of an application with this state."""
     router = APIRouter(tags=["feedback"])
 
     @router.post("/labels", openapi_extra=_described(_LABEL, "labels"), responses=_RESPONSES)
     async def labels(request: Request) -> Response:
         """Labels of predictions, by id: durable when this is answered."""
-        return await _take(state, request, "labels", label_items)
+        return await _take(state, request, "labels")
 
     @router.post("/feedback", openapi_extra=_described(_THUMB, "feedback"), responses=_RESPONSES)
     async def feedback(request: Request) -> Response:
         """Thumbs, words and corrections about predictions, by id: durable when this is answered."""
-        return await _take(state, request, "feedback", thumb_items)
+        return await _take(state, request, "feedback")
+
+    @router.post("/examples", openapi_extra=_described(_EXAMPLE, "examples"), responses=_RESPONSES)
+    async def examples(request: Request) -> Response:
+        """Labelled rows that nobody predicted: durable when this is answered."""
+        return await _take(state, request, "examples")
 
     return router
 
 
-async def _take(state: State, request: Request, which: Literal["labels", "feedback"], items_of: Any) -> Response:
+async def _take(state: Any, request: Request, which: What) -> Response:
+    """Check a request whole, hand it to the writer, and answer once it is durable."""
+    stream = state.deployment.stream
+    if not stream.served:
+        why = _NOT_SERVED.format(name=state.deployment.name, source=stream.describe()["source"])
+        return _answer(409, {"error": why})
     writer: Writer | None = state.writer
     if writer is None:
-        return _answer(409, {"error": not_served(state.deployment)})
+        raise SourceAway("the inbox is not open yet: send it again a little later")
     key = request.headers.get("idempotency-key", "")
     if len(key) > KEY_LENGTH:
-        raise Wrong(f"Idempotency-Key: {len(key)} characters; give at most {KEY_LENGTH}")
+        raise Wrong(f"Idempotency-Key: {_size(key)}; give at most {KEY_LENGTH}")
+    raw = await request.body()
     try:
-        body = orjson.loads(await request.body())
+        body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         return _answer(400, {"error": f"the body is no JSON: {error}"})
     given, single = listed(body, which, most=state.settings.rows)
-    dtype = writer.label_type or await asyncio.to_thread(writer.labels_are)
-    if dtype is None:
-        dtype = received.type_of(_first(given, "label" if which == "labels" else "correction"))
-    items = items_of(given, which, dtype, writer.clock())
-    taken = Received(key=key, **{"labels" if which == "labels" else "thumbs": items})
+    name = {"labels": "label", "feedback": "correction", "examples": str(stream.target)}[which]
+    dtype = writer.label_type or await asyncio.to_thread(writer.labels_are) or received.type_of(_first(given, name))
+    taken = Received(key=key, content=inbox_index.digest_of(raw).hex())
+    if which == "labels":
+        taken = replace(taken, labels=label_items(given, dtype, writer.clock()))
+    elif which == "feedback":
+        taken = replace(taken, thumbs=thumb_items(given, dtype))
+    else:
+        schema = await asyncio.to_thread(writer.rows_are)
+        ids = f"examples/{key or secrets.token_hex(8)}"
+        taken = replace(taken, examples=example_items(given, dtype, stream, schema, writer.clock(), ids))
     outcomes = await asyncio.wrap_future(writer.take(taken))
     state.counters.add(which, sum(one.outcome not in ("repeated", "older") for one in outcomes))
     told = [_told(one) for one in outcomes]
     return _answer(200, told[0] if single else {which: told})
-
-
-def not_served(deployment: Any) -> str:
-    """Why a deployment whose rows come from elsewhere takes nothing in, and what to do."""
-    return _NOT_SERVED.format(name=deployment.name, source=deployment.stream.describe()["source"])
 
 
 def _answer(status: int, content: Mapping[str, Any]) -> Response:
@@ -121,19 +140,17 @@ def listed(body: Any, which: str, *, most: int) -> tuple[list[Any], bool]:
     return items, False
 
 
-def label_items(given: Sequence[Any], which: str, dtype: Any, now: int) -> list[LabelItem]:
+def label_items(given: Sequence[Any], dtype: Any, now: int) -> list[LabelItem]:
     """Labels, of a log whose labels are of ``dtype``; raises ``Wrong`` with the place of every wrong one."""
 
     def item(one: dict[str, Any]) -> LabelItem:
         _known(one, ("id", "label", "time"))
-        if one.get("label") is None:
-            raise DataError("label: null or missing; leave the item out until its label is known")
-        return LabelItem(_id(one), _label(one["label"], dtype, "label"), _time(one.get("time"), now))
+        return LabelItem(_id(one, "id"), _label(one, "label", dtype), _time(one, "time", now))
 
-    return _each(given, which, item)
+    return _each(given, "labels", item)
 
 
-def thumb_items(given: Sequence[Any], which: str, dtype: Any, now: int) -> list[Thumb]:  # noqa: ARG001
+def thumb_items(given: Sequence[Any], dtype: Any) -> list[Thumb]:
     """Feedback, whose corrections are labels of ``dtype``; raises ``Wrong`` with the place of every wrong one."""
 
     def item(one: dict[str, Any]) -> Thumb:
@@ -143,15 +160,44 @@ def thumb_items(given: Sequence[Any], which: str, dtype: Any, now: int) -> list[
             raise DataError("it says nothing; give up (true or false), text or correction")
         if up is not None and not isinstance(up, bool):
             raise DataError(f"up: {_kind(up)}; give true or false")
-        if text is not None and (not isinstance(text, str) or not text or len(text) > TEXT_LENGTH):
+        if text is not None and (not isinstance(text, str) or not 0 < len(text) <= TEXT_LENGTH):
             raise DataError(f"text: {_size(text)}; give text of 1 to {TEXT_LENGTH:,} characters")
-        return Thumb(_id(one), up, text, None if correction is None else _label(correction, dtype, "correction"))
+        return Thumb(_id(one, "id"), up, text, None if correction is None else _label(one, "correction", dtype))
 
-    return _each(given, which, item)
+    return _each(given, "feedback", item)
 
 
-def _each(given: Sequence[Any], which: str, item: Callable[[dict[str, Any]], Any]) -> list[Any]:
-    items, wrong = [], []
+def example_items(given: Sequence[Any], dtype: Any, stream: Stream, schema: Any, now: int, ids: str) -> Examples:
+    """Labelled rows of a stream, for a log of some schema; raises ``Wrong`` with the place of every wrong one.
+
+    Columns are named as the stream names them. A row without an id gets one that begins with ``ids``, one without a
+    time happened ``now``.
+    """
+    id_, time, target = str(stream.id), stream.time, str(stream.target)
+    columns = {one.name: one.type for one in schema if one.name not in (id_, time, VERSION, SAID, SHADOW, SHADOW_SAID)}
+    spare = {stream.weight, stream.group}  # whoever trains with them may not have them of every row
+    values: dict[str, list[Any]] = {name: [] for name in columns}
+
+    def item(one: dict[str, Any]) -> tuple[str | None, int, Label]:
+        _known(one, (id_, time, target, *columns))
+        for name, kept in columns.items():
+            if name not in one and name not in spare:
+                raise DataError(f"{name}: missing; a value that is not known is null")
+            values[name].append(received.as_value(one.get(name), kept, name))
+        row, at = None if one.get(id_) is None else _id(one, id_), _time(one, time, now)
+        return row, now if at is None else at, _label(one, target, dtype)
+
+    own, times, labels = zip(*_each(given, "examples", item), strict=True)
+    names = [f"{ids}/{i}" if name is None else name for i, name in enumerate(own)]
+    arrays: dict[str, Any] = {name: pa.array(values[name], kept) for name, kept in columns.items()}
+    arrays |= {id_: pa.array(names, pa.string()), time: pa.array(times, INSTANT)}
+    rows = [arrays[one.name] if one.name in arrays else pa.nulls(len(names), one.type) for one in schema]
+    return Examples(ids=names, time=times, labels=labels, rows=pa.record_batch(rows, schema=schema))
+
+
+def _each(given: Sequence[Any], which: What, item: Callable[[dict[str, Any]], Item]) -> list[Item]:
+    items: list[Item] = []
+    wrong: list[str] = []
     for i, one in enumerate(given):
         try:
             if not isinstance(one, dict):
@@ -171,39 +217,31 @@ def _known(one: Mapping[str, Any], names: Iterable[str]) -> None:
             raise DataError(f"{name[:50]!r} is unknown: {nearest(name[:50], names)}")
 
 
-def _id(one: Mapping[str, Any]) -> str:
-    found = one.get("id")
+def _id(one: Mapping[str, Any], name: str) -> str:
+    found = one.get(name)
     if isinstance(found, int) and not isinstance(found, bool):
         found = str(found)
     if not isinstance(found, str) or not 0 < len(found) <= ID_LENGTH:
-        raise DataError(f"id: {_size(found)}; give the id of a prediction, 1 to {ID_LENGTH} characters")
+        raise DataError(f"{name}: {_size(found)}; give the id of a row, 1 to {ID_LENGTH} characters")
     return found
 
 
-def _label(value: Any, dtype: Any, name: str) -> Any:
+def _label(one: Mapping[str, Any], name: str, dtype: Any) -> Label:
+    value = one.get(name)
+    if value is None:
+        raise DataError(f"{name}: null or missing; leave the item out until its label is known")
     if isinstance(value, str) and len(value) > LABEL_LENGTH:
         raise DataError(f"{name}: {_size(value)}; give at most {LABEL_LENGTH:,}")
-    try:
-        return received.as_label(value, dtype)
-    except DataError as error:
-        raise DataError(f"{name}: {error}") from error
+    return received.as_label(value, dtype, name)
 
 
-def _time(value: Any, now: int) -> int | None:
+def _time(one: Mapping[str, Any], name: str, now: int) -> int | None:
+    value = one.get(name)
     if value is None:
         return None
-    need = "write when the label was observed as 2026-01-31T12:00:00Z, with an offset, or leave it out"
-    if not isinstance(value, str) or len(value) > 40:
-        raise DataError(f"time: {_size(value)}; {need}")
-    try:
-        when = datetime.fromisoformat(value)
-    except ValueError as error:
-        raise DataError(f"time: {value!r} is none; {need}") from error
-    if when.tzinfo is None:
-        raise DataError(f"time: {value!r} has no offset; {need}")
-    at = instant(when.astimezone(UTC))
+    at = received.as_instant(value, name)
     if at > now + AHEAD:
-        raise DataError(f"time: {value!r} has not come yet; a label is observed before it is sent")
+        raise DataError(f"{name}: {value!r} has not come yet; give the time by a clock that is right, or leave it out")
     return at
 
 
@@ -245,6 +283,10 @@ _THUMB = {
         "text": _TEXT | {"maxLength": TEXT_LENGTH},
         "correction": _VALUE,
     },
+}
+_EXAMPLE = {
+    "type": "object",
+    "description": "The stream's columns by name, and the label; its id and time where they are known.",
 }
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     400: {"description": "The body is no JSON."},

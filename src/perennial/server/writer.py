@@ -185,7 +185,7 @@ class Writer:
     @property
     def label_type(self) -> Any:
         """The Arrow type of labels; None as long as :meth:`labels_are` was not asked."""
-        return self._logs["labels"].schema.field(1).type if "labels" in self._logs else None
+        return None if (log := self._logs.get("labels")) is None else log.schema.field(1).type
 
     def labels_are(self) -> Any:
         """The Arrow type of labels, as their log or the champion says; None if nothing does. Asks the database.
@@ -199,6 +199,18 @@ class Writer:
         """
         self._labels(None)
         return self.label_type
+
+    def rows_are(self) -> Any:
+        """The schema of the log of predictions. Asks the database the first time.
+
+        Raises
+        ------
+        SourceAway
+            If the database does not answer.
+        ConfigError
+            If nothing says yet what rows hold, or their log has other columns than this stream's.
+        """
+        return self._open_rows().schema
 
     @property
     def waits(self) -> int:
@@ -340,8 +352,9 @@ class Writer:
         """The logs that a transaction writes to."""
         thumbs, first = any(request.thumbs for request in requests), received.first_label(requests)
         confirms = thumbs and self._thumbs
+        examples = any(request.examples is not None for request in requests)
         return Logs(
-            rows=self._kept() if self._held or confirms else None,
+            rows=self._kept() if self._held or confirms or examples else None,
             labels=self._labels(first) if first is not None or confirms else None,
             feedback=self._open("feedback", FEEDBACK) if thumbs else None,
             confirms=confirms,
@@ -352,11 +365,15 @@ class Writer:
         if self._refused:
             return None
         try:
-            return self._open("rows", None if "rows" in self._logs else rows_schema(self._stream, self._types()))
+            return self._open_rows()
         except ConfigError as error:
             self._refused = True
             log.error("predictions are not logged", extra={"error": str(error)})
             return None
+
+    def _open_rows(self) -> IngestLog:
+        found = self._logs.get("rows")
+        return self._open("rows", rows_schema(self._stream, self._types())) if found is None else found
 
     def _labels(self, first: Label | None) -> IngestLog | None:
         """The log of labels; None if it is not there, and nothing says of which type they are."""
@@ -372,7 +389,7 @@ class Writer:
         with self._opening:
             if which not in self._logs:
                 opened = IngestLog.open(self._inbox.url(which))
-                if opened.schema is None or set(opened.schema) != set(schema):  # whoever made it chose the order
+                if opened.schema is None or not _fits(opened.schema, schema):
                     opened.close()
                     opened = IngestLog.open(self._inbox.url(which), schema)
                 inbox_index.make(opened)
@@ -384,6 +401,12 @@ class Writer:
             for one in self._logs.values():
                 one.close()
             self._logs = {}
+
+
+def _fits(there: Any, wanted: Any) -> bool:
+    """Whether rows may go into a log that is there: whoever made it chose the order, and may give more than we do."""
+    names = set(wanted.names)
+    return set(wanted) <= set(there) and all(one.nullable for one in there if one.name not in names)
 
 
 def _fail(asked: Sequence[_Asked], error: Exception) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from perennial.stream.inbox import Inbox, Which
+from perennial.stream.inbox import Inbox
 from perennial.stream.ingest import IngestLog, Together, together
 from perennial.stream.label_log import id_digest
 
@@ -69,9 +69,9 @@ def judge(line: Line | None, said: bytes, observed_at: int | None, now: int) -> 
     return "revised", Line(said, observed_at, max(now, line.known_at + 1))
 
 
-def digest_of(*parts: str) -> bytes:
-    """Sixteen bytes that stand for some words."""
-    return hashlib.blake2b("\0".join(parts).encode(errors="surrogatepass"), digest_size=16).digest()
+def digest_of(content: bytes) -> bytes:
+    """Sixteen bytes that stand for others."""
+    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 # ---------------------------------------------------------------------- the tables
@@ -200,19 +200,3 @@ def forget_ids(inbox: Inbox, ids: Sequence[str]) -> int:
                     mine = table.c.log == log.identity, table.c.id.in_(digests[start : start + _MOST])
                     gone += writing.connection.execute(table.delete().where(*mine)).rowcount
     return gone
-
-
-__all__ = [
-    "Came",
-    "Line",
-    "Which",
-    "arrived",
-    "count",
-    "digest_of",
-    "forget_ids",
-    "judge",
-    "keep",
-    "lines",
-    "make",
-    "prune",
-]
