@@ -179,6 +179,11 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._in_head = False
         super().on_headers_complete()
+        if self.parser.should_upgrade():  # to nothing that we speak: it is answered, and nothing behind it is read
+            self.cycle.keep_alive = False
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: Java's client asks for HTTP/2 in this way, and takes the answer."""
 
     def on_body(self, body: bytes) -> None:
         """Some of its body."""
@@ -222,15 +227,17 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._refused = True
         cycle = self.cycle
-        pending = cycle is not None and not cycle.response_complete
-        # an answer that has begun, or is due to an earlier request, would be mistaken for this one's: say nothing
-        silent = pending and (cycle.response_started or self._in_head or bool(self.pipeline))
-        if pending:
+        if cycle is not None and not cycle.response_complete:
+            if self._in_head:  # of the next request: those before are answered, and an answer to this would be theirs
+                cycle.keep_alive = False
+                return
             cycle.disconnected = True
             cycle.message_event.set()
-        self.pipeline.clear()
-        if not silent:
-            self.transport.write(_raw(status, message))
+            if cycle.response_started or self.pipeline:
+                self.pipeline.clear()
+                self.transport.close()
+                return
+        self.transport.write(_raw(status, message))
         self.transport.close()
 
 
