@@ -98,8 +98,8 @@ class Limits:
             await self._app(scope, receive, send)
         except ClientDisconnect:
             pass  # it does not wait for an answer
-        except _Larger:
-            await refuse(send, too_large(self._body_bytes))
+        except Refused as refused:  # while the body was read
+            await refuse(send, refused)
 
     def _count(self, rates: Rates, scope: MutableMapping[str, Any]) -> None:
         """Refuse a client that asks too often. A token that is not valid counts for its address: any can be sent."""
@@ -126,10 +126,6 @@ class Limits:
         return _measured(receive, self._body_bytes) if chunked else receive
 
 
-class _Larger(Exception):
-    """A body that did not say how large it is is too large."""
-
-
 def _measured(receive: Receive, most: int) -> Receive:
     read = 0
 
@@ -138,7 +134,7 @@ def _measured(receive: Receive, most: int) -> Receive:
         message = await receive()
         read += len(message.get("body", b""))
         if read > most:
-            raise _Larger
+            raise too_large(most)
         return message
 
     return measured
