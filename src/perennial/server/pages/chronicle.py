@@ -254,6 +254,7 @@ class Chronicle:
         self.rejections: dict[str, str] = {}
         self.notes: deque[tuple[int, int, str]] = deque(maxlen=50)  #: turn, instant, what was erased
         self.erasures = 0
+        self._fired: set[str] = set()  # by the last turn
         self._updates: deque[str] = deque()
         self._passed: dict[str, str] = {}  # by line: why the gate let its last version through
         self._batches: deque[tuple[int, int, int, int]] = deque(maxlen=20_000)  # first row, rows, oldest, newest
@@ -329,10 +330,12 @@ class Chronicle:
 
     def _tell_triggers(self, entry: Entry) -> None:
         """What fired and trained nothing; that which trained is the reason of a version."""
-        told = {saved.version.reason for saved in entry.versions}
-        for decision in entry.decisions:
-            if decision.fire and decision.reason not in told and entry.kind != "operator":
-                self._tell(entry, "trigger", None, decision.reason)
+        fired = [decision.reason for decision in entry.decisions if decision.fire and entry.kind != "operator"]
+        trained = {saved.version.reason for saved in entry.versions}
+        for reason in fired:
+            if reason not in trained and reason not in self._fired:  # one that waits for its turn fires again and again
+                self._tell(entry, "trigger", None, reason)
+        self._fired = set(fired)
 
     def _add_version(self, entry: Entry, saved: Saved) -> None:
         version = saved.version

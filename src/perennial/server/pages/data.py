@@ -108,7 +108,7 @@ def page(
             (name, value)
             for name, value in (
                 ("Rows come from", source),
-                ("Labels come", delay),
+                ("Labels are", delay),
                 ("First row taken", times.short(told.began) if told.began is not None else ""),
                 ("Newest row", times.short(told.newest) if told.newest is not None else ""),
                 ("Labels joined", words.whole(told.joined) + " with a prediction to score"),

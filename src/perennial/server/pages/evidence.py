@@ -128,8 +128,7 @@ def _source(source: str | None) -> str:
 
 def picture(trial: Trial) -> dict[str, Any]:
     """What the chart draws: instants in seconds, the mean difference, its bounds, the margin."""
-    looks = [look for look in trial.looks if look.upper is not None] or trial.looks
-    bounded = [look for look in looks if look.upper is not None and look.lower is not None]
+    looks = trial.looks
     return {
         "t": [look.at / 1e6 for look in looks],
         "rows": [look.rows for look in looks],
@@ -137,12 +136,10 @@ def picture(trial: Trial) -> dict[str, Any]:
         "lower": [look.lower for look in looks],
         "upper": [look.upper for look in looks],
         "margin": trial.last.evidence.get("margin"),
-        "extent": _extent([abs(value) for look in bounded for value in (look.lower, look.upper) if value is not None]),
+        "extent": _extent([max(abs(look.lower), abs(look.upper)) for look in looks if look.lower and look.upper]),
     }
 
 
 def _extent(sizes: list[float]) -> float | None:
-    """How far the picture reaches: bounds on a few blocks are far out and would flatten all that comes later."""
-    if not sizes:
-        return None
-    return min(max(sizes), 3 * sorted(sizes)[len(sizes) // 2])
+    """How far the picture reaches: bounds on a few blocks are far out, and would flatten all that comes later."""
+    return min(max(sizes), 5 * sizes[-1]) if sizes else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from perennial.server.pages.chronicle import Chronicle, Line
 
 ROWS = 12  #: lines that are drawn at first, the newest
-_LEFT, _TOP, _STEP, _ROW, _GUTTER = 46, 34, 92, 64, 12
+_LEFT, _TOP, _STEP, _ROW, _GUTTER = 52, 30, 88, 62, 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Graph:
-    """What is drawn, in pixels: ``edges`` are paths from a parent to the first of a line, ``left_out`` lines are older."""
+    """What is drawn, in pixels.
+
+    ``edges`` are paths from a parent to the first of a line; as many lines as ``left_out`` are older.
+    """
 
     width: int
     height: int
@@ -118,11 +121,7 @@ def _title(told: Chronicle, major: int, minor: int, status: str) -> str:
 
 
 def _edge(parent: tuple[int, int], child: tuple[int, int]) -> str:
-    """From above the parent, between the rows, to below the child; past other rows along the gutter."""
+    """From above the parent, between the rows, along the gutter and into the child from the left."""
     (px, py), (cx, cy) = parent, child
-    leave, arrive = py - _ROW // 2 + 4, cy + _ROW // 2 + 4
-    up = f"M{px} {py - 9}"
-    if leave == arrive:
-        return f"{up}V{cy + 9}" if px == cx else f"{up}V{leave + 6}q0 -6 -6 -6H{cx + 6}q-6 0 -6 -6V{cy + 9}"
-    along = f"V{leave + 6}q0 -6 -6 -6H{_GUTTER + 6}q-6 0 -6 -6V{arrive + 6}q0 -6 6 -6"
-    return f"{up}{along}H{cx - 6}q6 0 6 -6V{cy + 9}"
+    between = py - _ROW // 2 + 6
+    return f"M{px} {py - 9}V{between + 6}q0 -6 -6 -6H{_GUTTER + 6}q-6 0 -6 -6V{cy + 6}q0 -6 6 -6H{cx - 9}"

@@ -62,7 +62,7 @@ def _environment(zone: str) -> Environment:
     )
     environment.filters.update(
         iso=iso, short=times.short, hour=times.hour, field=times.field, number=words.number, signed=words.signed,
-        whole=words.whole, span=words.span, percent=words.percent,
+        whole=words.whole, what=words.WHAT.__getitem__, span=words.span, percent=words.percent,
     )  # fmt: skip
     environment.globals.update(pages=PAGES, release=perennial.__version__)
     return environment

@@ -142,7 +142,7 @@ def page(
         why=tuple(_why(told, saved, list(verdicts), judged, mine, stretches, live, times)),
         facts=_facts(told, saved, stretches, times),
         parent=version.parent,
-        ancestors=tuple(ancestors(told, number, version.parent)),
+        ancestors=tuple(ancestors(told, version.parent)),
         children=tuple(children),
         verdicts=tuple(verdicts[: -SHOWN_VERDICTS - 1 : -1]),
         left_out=max(len(verdicts) - SHOWN_VERDICTS, 0),
@@ -167,17 +167,14 @@ def _why(
 ) -> list[Reason]:
     """From the trigger to the answers that it gave, one step after the other."""
     version = saved.version
-    rows = f"{version.trained_rows:,} rows" if version.trained_rows else "no row"
-    parent = (
-        f", from {version.parent}"
-        if version.kind == "update"
-        else f", to replace {version.parent}"
-        if version.parent
-        else ""
-    )
+    learned = words.KINDS[version.kind]
+    if version.parent:
+        learned += f" from {version.parent}" if version.kind == "update" else f", to replace {version.parent}"
+    learned += f", on {version.trained_rows:,} rows." if version.trained_rows else ", on no row."
+    fired = version.reason or "Nothing: it was brought along."
     out = [
-        Reason(name="What fired", told=version.reason or "nothing: it was brought along", when=times.short(version.at)),
-        Reason(name="What it learned", told=f"{words.KINDS[version.kind].capitalize()}{parent}, on {rows}."),
+        Reason(name="What fired", told=fired, when=times.short(version.at)),
+        Reason(name="What it learned", told=learned),
     ]
     last = verdicts[-1] if verdicts else None
     if last is not None:
@@ -194,15 +191,11 @@ def _why(
         told_so = f"Made champion {who}" + (f": {because}" if because and not same else "") + "."
         out.append(Reason(name="Who promoted it", told=told_so, when=times.short(became[-1]["at"])))
     if stretches:
-        answered = sum(stretch.rows for stretch in stretches)
-        until = "still does" if stretches[-1].end is None else f"until {times.short(stretches[-1].end)}"
-        out.append(
-            Reason(
-                name="What it answered",
-                told=f"{answered:,} rows; it {until}." if until == "still does" else f"{answered:,} rows, {until}.",
-                when=times.short(stretches[0].start),
-            )
-        )
+        answered = f"{sum(stretch.rows for stretch in stretches):,} rows"
+        end = stretches[-1].end
+        ended = "and it still does" if end is None else f"until {times.short(end)}"
+        began = times.short(stretches[0].start)
+        out.append(Reason(name="What it answered", told=f"{answered}, {ended}.", when=began))
     if live and told.serving != version.number:
         out.append(Reason(name="When", told=f"{told.serving or 'Nothing'} answers until the run takes its next turn."))
     elif not live and gave_way:
@@ -231,12 +224,12 @@ def _facts(told: Chronicle, saved: Saved, stretches: list[Stretch], times: Times
     score = told.scores.get(version.number, Score())
     lesson = facts.get("lesson") or {}
     ranges = lesson.get("rows") or []
-    spans = ", ".join(f"{low:,}..{high - 1:,}" for low, high in ranges[:3]) + (
-        f" and {len(ranges) - 3} more" if len(ranges) > 3 else ""
-    )
-    told_rows = (
-        f"{version.trained_rows:,}" + (f": {spans}" if spans else "") + (", weighted" if lesson.get("weights") else "")
-    )
+    told_rows = f"{version.trained_rows:,}"
+    if ranges:
+        told_rows += ": " + ", ".join(f"{low:,}..{high - 1:,}" for low, high in ranges[:3])
+        told_rows += f" and {len(ranges) - 3} more" if len(ranges) > 3 else ""
+    if lesson.get("weights"):
+        told_rows += ", weighted"
     out = [
         ("Learner", facts.get("learner")),
         ("Strategy", facts.get("strategy")),
@@ -252,22 +245,15 @@ def _facts(told: Chronicle, saved: Saved, stretches: list[Stretch], times: Times
     return tuple((name, value) for name, value in out if value)
 
 
-def ancestors(told: Chronicle, number: str, parent: str | None, most: int = 8) -> list[str]:
-    """The versions that it comes from, nearest first: of each line the last that counts, and its first."""
+def ancestors(told: Chronicle, parent: str | None, most: int = 8) -> list[str]:
+    """The versions that one comes from, nearest first: of each line the one that others went on from, and its first."""
     out: list[str] = []
-    here = number
     while parent is not None and len(out) < most:
         out.append(parent)
-        major, minor = map(int, parent.split("."))
-        line = told.lines.get(major)
+        line = told.lines.get(int(parent.partition(".")[0]))
         if line is None:
             break
-        first = line.first
-        if here.partition(".")[0] != str(major) or minor == first.minor:
-            pass
-        here = parent
-        if minor != first.minor and first.number not in out:
-            out.append(first.number)
-            here = first.number
-        parent = first.parent
+        if line.first.number != parent:
+            out.append(line.first.number)
+        parent = line.first.parent
     return out

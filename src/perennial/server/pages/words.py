@@ -24,11 +24,12 @@ WHAT = {
     "rolled back": "rolled back",
     "quarantined": "quarantined",
 }
+#: how a version came to be
 KINDS = {
-    "fit": "trained from scratch",
-    "update": "updated from its parent",
-    "start": "began untrained",
-    "adopt": "brought along, trained elsewhere",
+    "fit": "Trained from scratch",
+    "update": "Updated",
+    "start": "Began untrained",
+    "adopt": "Trained elsewhere and brought along",
 }
 
 
@@ -175,6 +176,6 @@ def judged(verdict: Verdict | None, loss: str) -> str | None:
     bounds = f"{signed(facts['lower'])} and {signed(facts['upper'])}"
     return (
         f"{told}. The true difference lies between {bounds}; each of the two is wrong for at most "
-        f"{percent(facts['alpha'])} of challengers, however often one looks. It had to be shown to be below "
-        f"{signed(facts['margin'])}, the margin."
+        f"{percent(facts['alpha'])} of challengers, however often one looks. A challenger is promoted once the "
+        f"difference is shown to be below {signed(facts['margin'])}, the margin."
     )

@@ -80,9 +80,9 @@
   const ticks = (_, splits, __, ___, step) => splits.map((at) => step >= 86400 ? day(at) : step >= 60 ? (clock(at) === "00:00" ? day(at) : clock(at)) : second(at));
   const span = (seconds) => seconds == null ? "–" : seconds >= 2 * 86400 ? `${number(seconds / 86400)} d` : seconds >= 7200 ? `${number(seconds / 3600)} h` : seconds >= 120 ? `${number(seconds / 60)} min` : `${number(seconds)} s`;
 
-  const axes = (values) => [
-    { stroke: css("--soft"), grid: { show: false }, ticks: { stroke: css("--rule"), size: 5 }, values: ticks, font: "12px system-ui, sans-serif", space: narrow() ? 62 : 76 },
-    { stroke: css("--soft"), grid: { stroke: css("--grid"), width: 1 }, ticks: { show: false }, values: (_, splits) => splits.map(values), font: "12px system-ui, sans-serif", size: narrow() ? 48 : 58, gap: 4 },
+  const axes = (values, filter) => [
+    { stroke: css("--soft"), grid: { show: false }, ticks: { stroke: css("--rule"), size: 5 }, values: ticks, font: "12px system-ui, sans-serif", space: narrow() ? 62 : 76, size: 30 },
+    { stroke: css("--soft"), grid: { stroke: css("--grid"), width: 1 }, ticks: { show: false }, filter, values: (_, splits) => splits.map((at) => at == null ? "" : values(at)), font: "12px system-ui, sans-serif", size: narrow() ? 48 : 58, gap: 4 },
   ];
 
   // a box that tells what is under the pointer: lines of text, the first one strong
@@ -223,6 +223,12 @@
     return chart.tell(lines, left + u.over.offsetLeft);
   };
 
+  // where most of it lies: a single wild bucket may leave the picture
+  const reach = (values) => {
+    const there = values.filter((value) => value != null).sort((a, b) => a - b);
+    return there.length ? [there[0], there[Math.min(there.length - 1, Math.ceil(there.length * .99))] ] : null;
+  };
+
   // a few buckets of few labels would hide where the loss goes: what is drawn strong is a running mean
   const smoothed = (mean, scored) => {
     const reach = Math.max(1, Math.round(mean.length / 60));
@@ -252,15 +258,17 @@
     const main = new Chart(score, (chart) => ({
       padding: [10, 8, 0, 0],
       cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false } },
-      scales: { y: { range: (u, low, high) => {
-        if (low == null) return [0, 1];
-        const room = (high - low) * .1 || Math.abs(high) * .1 || .1;
-        const height = Math.max(score.clientHeight - 60, 100);
-        const below = (high - low + 2 * room) * LANES / (height - LANES); // marks have the foot of the plot to themselves
-        return [low - room - below, high + room];
+      scales: { y: { range: () => {
+        const found = reach(chart.data[1]);
+        if (!found) return [0, 1];
+        const [low, high] = found;
+        const room = (high - low) * .08 || Math.abs(high) * .1 || .1;
+        const foot = chart.foot = low - room;
+        const height = Math.max(score.clientHeight - 40, 100);
+        return [foot - (high + room - foot) * LANES / (height - LANES), high + room]; // marks have the floor to themselves
       } } },
       series: [{}, { stroke: css("--edge"), width: 1, alpha: .55, points: { show: false } }, { stroke: css("--ink"), width: 2, points: { show: false }, spanGaps: true }],
-      axes: axes(number),
+      axes: axes(number, (_, splits) => splits.map((at) => at < chart.foot ? null : at)),
       hooks: { draw: [drawHappened(chart)], setCursor: [tellHappened(chart)], ready: [(u) => u.over.addEventListener("click", () => {
         if (u.cursor.left < 0) return;
         const at = new Date(u.posToVal(u.cursor.left, "x") * 1000).toISOString();
@@ -292,7 +300,6 @@
       document.querySelectorAll("[data-span]").forEach((one) => one.setAttribute("aria-pressed", String(one === chip)));
       main.load();
     }));
-    document.querySelector(".extra").addEventListener("toggle", () => { rows.redraw(); stale.redraw(); });
     main.load();
   }
 
