@@ -68,6 +68,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._most_connections = connections or most_connections()
         self._bytes = 0  # of the request that is arriving
         self._in_head = True
+        self._arriving = True  # a request is due, or on its way
         self._refused = False
         # since when we wait for the client: to send a request, or the rest of one; None while it waits for us
         self._waiting: float | None = None
@@ -117,14 +118,21 @@ class BoundedProtocol(HttpToolsProtocol):
         elif self._stuck is not None and now - self._stuck >= self._patience:
             self.transport.abort()
             return
-        elif self._waiting is not None and not self.flow.read_paused and now - self._waiting >= self._patience:
+        elif self._waiting is not None and not self.flow.read_paused and now >= self._due:
             self._too_slow()
-        since = [one for one in (self._waiting, self._stuck) if one is not None]
-        wait = min(since, default=now) + self._patience - now
-        self._timer = self.loop.call_later(wait if wait > 0 else self._patience, self._look)
+        due = self._due if self._stuck is None else self._stuck + self._patience
+        wait = due - now
+        self._timer = self.loop.call_later(wait if 0 < wait < self._patience else self._patience, self._look)
+
+    @property
+    def _due(self) -> float:
+        """Until when the client is waited for: for a request, or for the next one between two."""
+        if self._waiting is None:
+            return self.loop.time() + self._patience
+        return self._waiting + (self._patience if self._arriving else self.timeout_keep_alive)
 
     def _too_slow(self) -> None:
-        if self._in_head and not self._bytes:  # it sent nothing at all
+        if not self._bytes:  # it sent nothing at all
             self.transport.close()
             return
         self._refuse(
@@ -160,7 +168,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
-        self._in_head = True
+        self._in_head = self._arriving = True
         self._waiting = self.loop.time()
         super().on_message_begin()
 
@@ -181,6 +189,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """All of it is there."""
         self._bytes = 0
         self._in_head = True
+        self._arriving = False
         self._waiting = None
         if self._refused:
             return
