@@ -1136,3 +1136,40 @@ class IngestFeed:
             head = self._database.there(connection)
         if head.entries > head.trimmed:
             self.trim(Position(self._database.name, head.rows, key=(head.identity, head.entries - 1, 0)))
+
+# ---------------------------------------------------------------------- looking in from beside
+
+
+def newest(url: str, rows: int = 0) -> tuple[int, Any] | None:
+    """How many rows a log ever had, and its newest as a table in order, for whoever only looks; None if there is none.
+
+    Parameters
+    ----------
+    url : str
+        As :meth:`IngestLog.open` takes it. Nothing is made.
+    rows : int
+        How many of the newest rows, of those that are not trimmed.
+
+    Raises
+    ------
+    SourceAway
+        If the database cannot be reached.
+    """
+    database = _Database(Address.of(url, "url", there=False), pooled=False)
+    try:
+        if database.address.file is not None and not Path(database.address.file).exists():
+            return None  # a connection would make it
+        with database.reading() as connection:
+            head = database.head(connection)
+            if head is None:
+                return None
+            found: list[Any] = []
+            stop = head.entries
+            while sum(batch.num_rows for batch in found) < rows and stop > head.trimmed:
+                start = max(stop - 64, head.trimmed)
+                found = [one.batch for one in database.page(connection, head, start, stop)] + found
+                stop = start
+        table = pa.Table.from_batches(found, schema=pa.ipc.read_schema(pa.py_buffer(head.schema)))
+        return head.rows, table.slice(max(table.num_rows - rows, 0))
+    finally:
+        database.close()
