@@ -245,7 +245,18 @@ def versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"perennial": __version__, "python": platform.python_version()}
-    for name in ("numpy", "pyarrow", "pandas", "scikit-learn", "lightgbm", "river", "loky", "uvicorn", "fastapi", "orjson"):
+    for name in (
+        "numpy",
+        "pyarrow",
+        "pandas",
+        "scikit-learn",
+        "lightgbm",
+        "river",
+        "loky",
+        "uvicorn",
+        "fastapi",
+        "orjson",
+    ):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

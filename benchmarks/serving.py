@@ -71,9 +71,7 @@ OURS = "perennial serve"
 OURS_MLFLOW = "perennial serve, MLflow's protocol"
 
 
-def _servers(
-    made: Deployed, model: Path, folder: Path, *, peers_too: bool
-) -> tuple[dict[str, Peer], dict[str, str]]:
+def _servers(made: Deployed, model: Path, folder: Path, *, peers_too: bool) -> tuple[dict[str, Peer], dict[str, str]]:
     """Servers by name, and why those are missing that cannot be had."""
     servers = {
         "bare ASGI app": peers.bare(model, folder / "bare"),
@@ -159,12 +157,32 @@ def _figures(spent: dict[str, dict[int, list[float]]], missing: dict[str, str]) 
             continue
         for rows, cost in measured.items():
             of = f"a request of {rows} row{'s' if rows > 1 else ''}"
-            out.append(Figure(benchmark=NAME, what=of, peer=f"{name}, alone", rounds=cost, unit="ms CPU", checked=checked))
+            out.append(
+                Figure(benchmark=NAME, what=of, peer=f"{name}, alone", rounds=cost, unit="ms CPU", checked=checked)
+            )
             if name == "bare ASGI app":
                 ratio = [a / b for a, b in zip(ours[rows], cost, strict=True)]
-                out.append(Figure(benchmark=NAME, what=f"{of}, ours over it", peer=name, rounds=ratio, at_most=_FLOOR, checked=checked))
+                out.append(
+                    Figure(
+                        benchmark=NAME,
+                        what=f"{of}, ours over it",
+                        peer=name,
+                        rounds=ratio,
+                        at_most=_FLOOR,
+                        checked=checked,
+                    )
+                )
             elif name != OURS:
                 ratio = [b / a for a, b in zip(ours[rows], cost, strict=True)]
                 least = _LEAST.get(name, {}).get(rows)
-                out.append(Figure(benchmark=NAME, what=f"{of}, it over ours", peer=name, rounds=ratio, at_least=least, checked=checked))
+                out.append(
+                    Figure(
+                        benchmark=NAME,
+                        what=f"{of}, it over ours",
+                        peer=name,
+                        rounds=ratio,
+                        at_least=least,
+                        checked=checked,
+                    )
+                )
     return out + [NotMeasured(benchmark=NAME, peer=name, reason=reason) for name, reason in missing.items()]

@@ -26,7 +26,12 @@ CACHE = Path(os.environ.get("PERENNIAL_PEERS", HERE.parents[1] / ".peers"))
 LIGHTGBM = "lightgbm==4.7.0"
 REQUIREMENTS = {
     "mlflow": ("mlflow==3.17.2", LIGHTGBM),
-    "mlserver": ("mlserver==1.7.1", "mlserver-lightgbm==1.7.1", "uvloop==0.21.0", LIGHTGBM),  # no worker starts with 0.23
+    "mlserver": (
+        "mlserver==1.7.1",
+        "mlserver-lightgbm==1.7.1",
+        "uvloop==0.21.0",
+        LIGHTGBM,
+    ),  # no worker starts with 0.23
     "litserve": ("litserve==0.2.19", LIGHTGBM),
 }
 
@@ -83,9 +88,7 @@ class Peer:
 
 def tensor(rows: NDArray[np.float64]) -> dict[str, Any]:
     """Rows as one tensor of the Open Inference Protocol."""
-    return {
-        "inputs": [{"name": "rows", "shape": list(rows.shape), "datatype": "FP64", "data": rows.ravel().tolist()}]
-    }
+    return {"inputs": [{"name": "rows", "shape": list(rows.shape), "datatype": "FP64", "data": rows.ravel().tolist()}]}
 
 
 def probabilities(document: Mapping[str, Any]) -> list[float]:

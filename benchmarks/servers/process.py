@@ -54,6 +54,22 @@ class Server:
         """CPU time of the tree so far, user and system, children that ended and were waited for with it."""
         return sum(int(value) for fields in self.processes().values() for value in fields[11:15]) / _TICK
 
+    def connections(self) -> dict[int, int]:
+        """Which process of the tree holds each open connection to the server, by the client's port."""
+        sockets: dict[str, int] = {}
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            _, local, remote, state, *_ = fields = line.split()
+            if state == "01" and int(local.partition(":")[2], 16) == self.port:
+                sockets[f"socket:[{fields[9]}]"] = int(remote.partition(":")[2], 16)
+        out: dict[int, int] = {}
+        for pid in self.processes():
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                for entry in os.scandir(f"/proc/{pid}/fd"):
+                    with contextlib.suppress(OSError):
+                        if (port := sockets.get(os.readlink(entry.path))) is not None:
+                            out[port] = pid
+        return out
+
     def resident_bytes(self) -> int:
         """Resident memory of the tree; pages that processes share count in each."""
         return sum(int(fields[21]) for fields in self.processes().values()) * os.sysconf("SC_PAGE_SIZE")
