@@ -20,7 +20,7 @@ from typing import Any
 import lightgbm
 import numpy as np
 
-from benchmarks.common import Figure, NotMeasured, Size, require
+from benchmarks.common import Figure, NotMeasured, Size, ratios, require
 from benchmarks.servers import client, peers
 from benchmarks.servers.client import Connection, get, post
 from benchmarks.servers.deployed import INFER, Deployed, asked, deployed
@@ -30,6 +30,7 @@ from benchmarks.servers.process import NotStarted, Server
 NAME = "serving"
 COLUMNS = 30
 BODIES = 64  #: different questions, asked in turn
+OURS, FLOOR = "perennial serve", "bare ASGI app"
 SETTLE = 0.5  #: seconds after the last answer: what a server does behind its answers is its cost too
 
 _SECONDS = {"full": 4.0, "quick": 1.0, "tiny": 0.1}
@@ -67,14 +68,10 @@ def measure(size: Size, rounds: int, folder: Path) -> list[Figure | NotMeasured]
     return _figures(spent, missing)
 
 
-OURS = "perennial serve"
-OURS_MLFLOW = "perennial serve, MLflow's protocol"
-
-
 def _servers(made: Deployed, model: Path, folder: Path, *, peers_too: bool) -> tuple[dict[str, Peer], dict[str, str]]:
     """Servers by name, and why those are missing that cannot be had."""
     servers = {
-        "bare ASGI app": peers.bare(model, folder / "bare"),
+        FLOOR: peers.bare(model, folder / "bare"),
         OURS: Peer(name=OURS, start=made.start, path=INFER, question=peers.tensor, positive=peers.probabilities),
     }
     missing: dict[str, str] = {}
@@ -149,40 +146,19 @@ def counters(server: Server) -> dict[str, float]:
 
 
 def _figures(spent: dict[str, dict[int, list[float]]], missing: dict[str, str]) -> list[Figure | NotMeasured]:
-    checked = f"{BODIES} answers of each size, every probability to the last digit"
-    ours = spent[OURS]
-    out: list[Figure | NotMeasured] = []
-    for name, measured in spent.items():
-        if name in missing:
-            continue
-        for rows, cost in measured.items():
+    figure = partial(
+        Figure, benchmark=NAME, checked=f"{BODIES} answers of each size, every probability to the last digit"
+    )
+    measured = {name: cost for name, cost in spent.items() if name not in missing}
+    each, against = [], []
+    for name, costs in measured.items():
+        for rows, cost in costs.items():
             of = f"a request of {rows} row{'s' if rows > 1 else ''}"
-            out.append(
-                Figure(benchmark=NAME, what=of, peer=f"{name}, alone", rounds=cost, unit="ms CPU", checked=checked)
-            )
-            if name == "bare ASGI app":
-                ratio = [a / b for a, b in zip(ours[rows], cost, strict=True)]
-                out.append(
-                    Figure(
-                        benchmark=NAME,
-                        what=f"{of}, ours over it",
-                        peer=name,
-                        rounds=ratio,
-                        at_most=_FLOOR,
-                        checked=checked,
-                    )
-                )
+            each.append(figure(what=f"{of}, {name}", peer="CPU of the whole process tree", rounds=cost, unit="ms CPU"))
+            ours = measured[OURS][rows]
+            if name == FLOOR:
+                against.append(figure(what=f"{of}, ours over it", peer=name, rounds=ratios(ours, cost), at_most=_FLOOR))
             elif name != OURS:
-                ratio = [b / a for a, b in zip(ours[rows], cost, strict=True)]
                 least = _LEAST.get(name, {}).get(rows)
-                out.append(
-                    Figure(
-                        benchmark=NAME,
-                        what=f"{of}, it over ours",
-                        peer=name,
-                        rounds=ratio,
-                        at_least=least,
-                        checked=checked,
-                    )
-                )
-    return out + [NotMeasured(benchmark=NAME, peer=name, reason=reason) for name, reason in missing.items()]
+                against.append(figure(what=f"{of}, it over ours", peer=name, rounds=ratios(cost, ours), at_least=least))
+    return [*each, *against, *(NotMeasured(benchmark=NAME, peer=name, reason=why) for name, why in missing.items())]

@@ -113,9 +113,8 @@ import sys, lightgbm, numpy, mlflow.lightgbm
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 spec = lambda *shape: Schema([TensorSpec(numpy.dtype("float64"), shape)])
-mlflow.lightgbm.save_model(
-    lightgbm.Booster(model_file=sys.argv[1]), sys.argv[2], signature=ModelSignature(spec(-1, int(sys.argv[3])), spec(-1))
-)
+signature = ModelSignature(spec(-1, int(sys.argv[3])), spec(-1))
+mlflow.lightgbm.save_model(lightgbm.Booster(model_file=sys.argv[1]), sys.argv[2], signature=signature)
 """
 
 
