@@ -47,7 +47,9 @@ class Seen:
     versions: dict[str, int] = field(default_factory=dict)
 
 
-def play(folder: Path, *, port: int, leave: Callable[[Client, Seen, Path], bool] | None, say: Callable[[str], None]) -> bool:
+def play(
+    folder: Path, *, port: int, leave: Callable[[Client, Seen, Path], bool] | None, say: Callable[[str], None]
+) -> bool:
     """Bring up the deployment, put load on it, and stay until interrupted, or until ``leave`` says how it went.
 
     Parameters

@@ -73,7 +73,9 @@ def _promoted(client: Client, seen: Seen) -> tuple[bool, str]:
 
 def _learned(client: Client, seen: Seen) -> tuple[bool, str]:
     versions = client.versions()
-    return len(versions) > 1 and seen.labels > 0, f"{seen.labels:,} labels, {seen.thumbs} thumbs, {len(versions)} versions"
+    return len(
+        versions
+    ) > 1 and seen.labels > 0, f"{seen.labels:,} labels, {seen.thumbs} thumbs, {len(versions)} versions"
 
 
 def _rolled_back(client: Client) -> tuple[bool, str]:

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,8 +21,9 @@ from starlette.routing import Route as PlainRoute
 
 from perennial import __version__
 from perennial.config import Loaded, load
+from perennial.config.serving import columns_of, inbox_of
 from perennial.core.errors import PerennialError
-from perennial.server import describing, invocations, oip
+from perennial.server import describing, invocations, oip, taking_in
 from perennial.server.access import Access, require
 from perennial.server.access import routes as login_routes
 from perennial.server.answering import Answering, Parts, Receive, Route, Scope, Send, Tell, failed, unknown_model
@@ -31,6 +32,8 @@ from perennial.server.failures import Refused, no_champion
 from perennial.server.models import Models
 from perennial.server.pages import routes as pages
 from perennial.server.seen import Seen
+from perennial.server.writer import Writer
+from perennial.stream.inbox import Inbox
 
 RETRY = 0.5  #: seconds between looks for a ledger that is not there yet
 
@@ -96,6 +99,9 @@ def create(settings: Settings, tell: Tell) -> FastAPI:
     )
     parts.deployment = deployment
     parts.access = Access.of(host=settings.host, tokens=tokens_file(settings, loaded), folder=folder)
+    inbox = inbox_of(loaded.config, loaded.folder) if deployment.stream.served else None
+    if inbox is not None:
+        parts.writer = _writer(parts, inbox, columns_of(loaded.config, deployment.learner.task))
     answering = Answering(parts, now)
 
     @asynccontextmanager
@@ -103,6 +109,8 @@ def create(settings: Settings, tell: Tell) -> FastAPI:
         ended = threading.Event()
         opening = threading.Thread(target=_open, args=(parts, ended), name="perennial-opening", daemon=True)
         opening.start()
+        if parts.writer is not None:
+            parts.writer.start()
         if settings.parent:
             threading.Thread(target=_follow, args=(settings.parent, ended), daemon=True).start()
         tell("started", {"deployment": deployment.name, "pid": os.getpid(), "worker": parts.counters.worker})
@@ -127,7 +135,8 @@ def create(settings: Settings, tell: Tell) -> FastAPI:
     }
     app.router.routes += [PlainRoute(path, route) for path, route in plain.items()]
     app.include_router(_routes(parts))
-    app.router.routes += [*login_routes(), *pages.routes(parts, folder=loaded.folder)]
+    app.include_router(taking_in.routes(parts), dependencies=[Depends(require("feedback"))])
+    app.router.routes += [*login_routes(), *pages.routes(parts, folder=loaded.folder, inbox=inbox)]
     _explain_errors(app, parts, answering)
     describing.describe(app, parts)
     parts.hot = {f"/v2/models/{deployment.name}/infer": infer, "/invocations": invoke}
@@ -139,7 +148,10 @@ def _open(parts: Parts, ended: threading.Event) -> None:
     said = ""
     while not ended.is_set():
         try:
-            models = Models.open(parts.deployment, budget_bytes=parts.settings.models_bytes, clock=now)
+            models = Models.open(
+                parts.deployment, budget_bytes=parts.settings.models_bytes, clock=now, tell=parts.tell,
+                counters=parts.counters,
+            )  # fmt: skip
         except PerennialError as error:
             if str(error) != said:
                 parts.tell("waiting", {"deployment": parts.name, "error": str(error)})
@@ -149,6 +161,31 @@ def _open(parts: Parts, ended: threading.Event) -> None:
         parts.models = models
         models.start()
         return
+
+
+def _writer(parts: Parts, inbox: Inbox, stated: Mapping[str, Any] | None) -> Writer:
+    """What logs predictions and takes in what comes back; ``stated`` are columns that the configuration says."""
+    deployment, settings = parts.deployment, parts.settings
+
+    def types() -> Mapping[str, Any]:
+        champion = None if parts.models is None else parts.models.champion
+        assert champion is not None  # it is asked once something was predicted
+        signature = champion.signature
+        key = {} if signature.key is None else {signature.key: signature.key_type}
+        return {**signature.types, **key}
+
+    return Writer(
+        inbox,
+        deployment.stream,
+        flush=settings.flush,
+        queue_rows=settings.queue_rows,
+        overflow=settings.overflow,
+        counters=parts.counters,
+        types=types,
+        label_type=lambda: None if stated is None else stated.get(deployment.stream.target),
+        thumbs=settings.thumbs == "label",
+        clock=now,
+    )
 
 
 def _follow(parent: int, ended: threading.Event) -> None:

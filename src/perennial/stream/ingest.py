@@ -1137,6 +1137,7 @@ class IngestFeed:
         if head.entries > head.trimmed:
             self.trim(Position(self._database.name, head.rows, key=(head.identity, head.entries - 1, 0)))
 
+
 # ---------------------------------------------------------------------- looking in from beside
 
 
