@@ -100,8 +100,9 @@ def create(settings: Settings, tell: Tell) -> FastAPI:
     parts.deployment = deployment
     parts.access = Access.of(host=settings.host, tokens=tokens_file(settings, loaded), folder=folder)
     inbox = inbox_of(loaded.config, loaded.folder) if deployment.stream.served else None
+    writer = None
     if inbox is not None:
-        parts.writer = _writer(parts, inbox, columns_of(loaded.config, deployment.learner.task))
+        writer = parts.writer = _writer(parts, inbox, columns_of(loaded.config, deployment.learner.task))
     answering = Answering(parts, now)
 
     @asynccontextmanager
@@ -109,8 +110,8 @@ def create(settings: Settings, tell: Tell) -> FastAPI:
         ended = threading.Event()
         opening = threading.Thread(target=_open, args=(parts, ended), name="perennial-opening", daemon=True)
         opening.start()
-        if parts.writer is not None:
-            parts.writer.start()
+        if writer is not None:
+            writer.start()
         if settings.parent:
             threading.Thread(target=_follow, args=(settings.parent, ended), daemon=True).start()
         tell("started", {"deployment": deployment.name, "pid": os.getpid(), "worker": parts.counters.worker})
