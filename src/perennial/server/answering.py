@@ -94,7 +94,7 @@ class Writer(Protocol):
 class Access(Protocol):
     """Who may do what: see :mod:`perennial.server.access`."""
 
-    def permit(self, scope: Scope, wanted: str) -> None:
+    def permit(self, scope: Scope, need: Any) -> Any:
         """Raise :class:`Refused` unless whoever asks may."""
 
 

@@ -6,14 +6,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, final
 from urllib.parse import quote
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
@@ -21,13 +21,19 @@ from starlette.routing import Route as PlainRoute
 
 from perennial import __version__
 from perennial.config import Loaded, load
+from perennial.config.serving import columns_of, inbox_of
 from perennial.core.errors import PerennialError
-from perennial.server import describing, invocations, oip
+from perennial.server import describing, invocations, oip, taking_in
+from perennial.server.access import Access, require
+from perennial.server.access import routes as login_routes
 from perennial.server.answering import Answering, Parts, Receive, Route, Scope, Send, Tell, failed, unknown_model
 from perennial.server.counters import Counters
 from perennial.server.failures import Refused, no_champion
 from perennial.server.models import Models
+from perennial.server.pages import routes as pages
 from perennial.server.seen import Seen
+from perennial.server.writer import Writer
+from perennial.stream.inbox import Inbox
 
 RETRY = 0.5  #: seconds between looks for a ledger that is not there yet
 
@@ -63,6 +69,14 @@ def state_folder(loaded: Loaded, name: str, ledger: str) -> Path:
     return beside / "serve" / quote(name, safe="")
 
 
+def tokens_file(settings: Settings, loaded: Loaded) -> Path | None:
+    """The file of tokens: that of the command line, else that of the configuration."""
+    if settings.tokens is not None:
+        return settings.tokens
+    named = loaded.config.serve.tokens
+    return loaded.folder / named if named is not None else None
+
+
 def create(settings: Settings, tell: Tell) -> FastAPI:
     """The application of one worker process.
 
@@ -84,6 +98,11 @@ def create(settings: Settings, tell: Tell) -> FastAPI:
         tell=tell,
     )
     parts.deployment = deployment
+    parts.access = Access.of(host=settings.host, tokens=tokens_file(settings, loaded), folder=folder)
+    inbox = inbox_of(loaded.config, loaded.folder) if deployment.stream.served else None
+    writer = None
+    if inbox is not None:
+        writer = parts.writer = _writer(parts, inbox, columns_of(loaded.config, deployment.learner.task))
     answering = Answering(parts, now)
 
     @asynccontextmanager
@@ -91,6 +110,8 @@ def create(settings: Settings, tell: Tell) -> FastAPI:
         ended = threading.Event()
         opening = threading.Thread(target=_open, args=(parts, ended), name="perennial-opening", daemon=True)
         opening.start()
+        if writer is not None:
+            writer.start()
         if settings.parent:
             threading.Thread(target=_follow, args=(settings.parent, ended), daemon=True).start()
         tell("started", {"deployment": deployment.name, "pid": os.getpid(), "worker": parts.counters.worker})
@@ -115,6 +136,8 @@ def create(settings: Settings, tell: Tell) -> FastAPI:
     }
     app.router.routes += [PlainRoute(path, route) for path, route in plain.items()]
     app.include_router(_routes(parts))
+    app.include_router(taking_in.routes(parts), dependencies=[Depends(require("feedback"))])
+    app.router.routes += [*login_routes(), *pages.routes(parts, folder=loaded.folder, inbox=inbox)]
     _explain_errors(app, parts, answering)
     describing.describe(app, parts)
     parts.hot = {f"/v2/models/{deployment.name}/infer": infer, "/invocations": invoke}
@@ -126,7 +149,10 @@ def _open(parts: Parts, ended: threading.Event) -> None:
     said = ""
     while not ended.is_set():
         try:
-            models = Models.open(parts.deployment, budget_bytes=parts.settings.models_bytes, clock=now)
+            models = Models.open(
+                parts.deployment, budget_bytes=parts.settings.models_bytes, clock=now, tell=parts.tell,
+                counters=parts.counters,
+            )  # fmt: skip
         except PerennialError as error:
             if str(error) != said:
                 parts.tell("waiting", {"deployment": parts.name, "error": str(error)})
@@ -136,6 +162,31 @@ def _open(parts: Parts, ended: threading.Event) -> None:
         parts.models = models
         models.start()
         return
+
+
+def _writer(parts: Parts, inbox: Inbox, stated: Mapping[str, Any] | None) -> Writer:
+    """What logs predictions and takes in what comes back; ``stated`` are columns that the configuration says."""
+    deployment, settings = parts.deployment, parts.settings
+
+    def types() -> Mapping[str, Any]:
+        champion = None if parts.models is None else parts.models.champion
+        assert champion is not None  # it is asked once something was predicted
+        signature = champion.signature
+        key = {} if signature.key is None else {signature.key: signature.key_type}
+        return {**signature.types, **key}
+
+    return Writer(
+        inbox,
+        deployment.stream,
+        flush=settings.flush,
+        queue_rows=settings.queue_rows,
+        overflow=settings.overflow,
+        counters=parts.counters,
+        types=types,
+        label_type=lambda: None if stated is None else stated.get(deployment.stream.target),
+        thumbs=settings.thumbs == "label",
+        clock=now,
+    )
 
 
 def _follow(parent: int, ended: threading.Event) -> None:
@@ -163,6 +214,7 @@ class Front:
 def _routes(parts: Parts) -> APIRouter:
     """Health, metadata and metrics."""
     router = APIRouter()
+    told = [Depends(require("predict"))]
 
     def known(model: str) -> None:
         if model != parts.name:
@@ -189,7 +241,7 @@ def _routes(parts: Parts) -> APIRouter:
         """The release of Perennial that serves."""
         return PlainTextResponse(__version__)
 
-    @router.get("/metrics", tags=["health"])
+    @router.get("/metrics", tags=["health"], dependencies=[Depends(require("read"))])
     def metrics() -> Response:
         """Everything that is counted, over all workers, in the text format of Prometheus."""
         text = parts.counters.metrics()
@@ -199,7 +251,7 @@ def _routes(parts: Parts) -> APIRouter:
             text += f'{name}{{version="{champion.version}"}} 1\n'
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @router.get("/v2", tags=["Open Inference Protocol"])
+    @router.get("/v2", tags=["Open Inference Protocol"], dependencies=told)
     def server_metadata() -> dict[str, Any]:
         """What serves, and by which extensions."""
         return oip.server_metadata()
@@ -231,12 +283,12 @@ def _routes(parts: Parts) -> APIRouter:
             models.version(version)
         return JSONResponse({"name": parts.name, "ready": there}, 200 if there else 503)
 
-    @router.get("/v2/models/{model}", tags=["Open Inference Protocol"])
+    @router.get("/v2/models/{model}", tags=["Open Inference Protocol"], dependencies=told)
     def metadata(model: str) -> dict[str, Any]:
         """The columns that a row has, and what is answered."""
         return model_metadata(model)
 
-    @router.get("/v2/models/{model}/versions/{version}", tags=["Open Inference Protocol"])
+    @router.get("/v2/models/{model}/versions/{version}", tags=["Open Inference Protocol"], dependencies=told)
     def version_metadata(model: str, version: str) -> dict[str, Any]:
         """The same of one version."""
         return model_metadata(model, version)

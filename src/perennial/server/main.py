@@ -18,7 +18,11 @@ from uvicorn.supervisors import Multiprocess
 
 from perennial.config import load
 from perennial.core.errors import ConfigError, PerennialError
-from perennial.server.app import Front, Settings, create
+from perennial.server.access import check_listening
+from perennial.server.app import Front, Settings, create, tokens_file
+from perennial.server.connections import bounded
+from perennial.server.limits import Limits
+from perennial.server.logs import Discreet
 
 GRACE = 30  #: seconds that requests have to end once the server was told to
 KEEP_ALIVE = 75  #: seconds that a connection may be idle: longer than most load balancers keep theirs
@@ -34,14 +38,17 @@ def serve(settings: Settings) -> None:
     ConfigError
         If the configuration is wrong, or the address is taken.
     """
-    replace(load(settings.config), reads=False).deployment()  # an error is told before anything starts
+    loaded = replace(load(settings.config), reads=False)
+    loaded.deployment()  # an error is told before anything starts
+    check_listening(settings.host, tokens_file(settings, loaded))
     listening = _bind(settings)
     host, port = listening.getsockname()[:2]
     tell("listening", {"url": f"http://{f'[{host}]' if ':' in host else host}:{port}", "workers": settings.workers})
     if settings.workers > 1:
         settings = replace(settings, parent=os.getpid())
     config = uvicorn.Config(
-        partial(application, settings), factory=True, interface="asgi3", loop="uvloop", http="httptools", ws="none",
+        partial(application, settings), factory=True, interface="asgi3", loop="uvloop", ws="none",
+        http=bounded(loaded.config.serve),
         lifespan="on", log_config=None, access_log=False, proxy_headers=False, server_header=False, backlog=BACKLOG,
         workers=settings.workers, timeout_graceful_shutdown=GRACE, timeout_keep_alive=KEEP_ALIVE,
         timeout_worker_healthcheck=STUCK,
@@ -59,10 +66,12 @@ def serve(settings: Settings) -> None:
             raise PerennialError("a worker did not start: the lines above say why")
 
 
-def application(settings: Settings) -> Front:
+def application(settings: Settings) -> Limits:
     """The application of one worker process."""
     _log_events()
-    return Front(create(settings, tell))
+    app = create(settings, tell)
+    serve = app.state.settings
+    return Limits(Front(app), body_bytes=serve.body_bytes, rate=serve.rate, access=app.state.access)
 
 
 def tell(event: str, facts: dict[str, Any]) -> None:
@@ -109,6 +118,8 @@ def _log_events() -> None:
     """Warnings and errors of uvicorn and of ours as events; what it tells of its own doing is left out."""
     for name in ("uvicorn", "perennial", "asyncio"):
         logger = logging.getLogger(name)
-        logger.handlers = [_Events()]
+        events = _Events()
+        events.addFilter(Discreet())
+        logger.handlers = [events]
         logger.setLevel(logging.WARNING)
         logger.propagate = False

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from perennial.core.features import Column, Kind
 from perennial.server.failures import Refused
 from perennial.server.rows import Rows
+from perennial.stream.answered import COLUMNS
 from perennial.stream.encoding import kind_of
 
 if TYPE_CHECKING:
@@ -130,7 +131,8 @@ class Signature:
     def over(cls, stream: Stream, types: Mapping[str, Any]) -> Self:
         """The signature of a stream whose columns, those with a role included, have these canonical types."""
         roles = stream.roles
-        raw = {n: dtype for n, dtype in types.items() if n not in roles.values() and n not in stream.drop}
+        others = {*roles.values(), *stream.drop, *(COLUMNS if stream.served else ())}
+        raw = {name: dtype for name, dtype in types.items() if name not in others}
         apart = {column: _APART[role] for role, column in roles.items() if role in _APART}
         return cls(
             raw,
