@@ -308,6 +308,7 @@ class Route:
         began = perf_counter_ns()
         counters = self._parts.counters
         head: Head | None = None
+        counters.add("in_flight")
         try:
             if scope["method"] != "POST":
                 raise Refused("this route takes POST", 405, {"allow": "POST"})
@@ -329,6 +330,8 @@ class Route:
         except Exception as error:  # a request ends here: every error becomes an answer
             request = (head.request if head is not None else None) or self._answering.fresh()
             status, content, headers = failed(error, request, self._parts.tell)
+        finally:
+            counters.add("in_flight", -1)
         counters.request(self._name, status)
         headers.append((b"content-length", b"%d" % len(content)))
         await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -36,7 +36,6 @@ COUNTED: dict[str, str] = {
 NOW: dict[str, str] = {
     "in_flight": "Requests that are being answered.",
     "generation": "Generation of the champion that answers.",
-    "queued": "Predictions that wait to be logged.",
 }
 
 #: routes and status codes that requests are counted by; what is none of them is counted under the last

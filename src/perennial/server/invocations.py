@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from typing import Any, final
 
 import numpy as np
@@ -48,7 +49,7 @@ class Reader:
             return Asked(self._csv(body, signature), head.request), False
         if kind not in (b"application/json", b""):
             raise Refused("the content type is neither application/json nor text/csv: send one of them", 415)
-        document = loads(body)
+        document = self._document(body)
         params = document.pop("params", None) or {}
         if type(params) is not dict or not params.keys() <= {"probabilities"}:
             raise Refused("`params` may have `probabilities`, true or false, and nothing else")
@@ -57,6 +58,25 @@ class Reader:
         form, data = next(iter(document.items()))
         rows = getattr(self, f"_{form}")(data, signature, holds_booleans(body))
         return Asked(rows, head.request), params.get("probabilities", False) is True
+
+    def _document(self, body: bytes) -> dict[str, Any]:
+        """A JSON object; NaN and Infinity, which JSON does not have and MLflow's client writes, as the policy says."""
+        if b"NaN" not in body and b"Infinity" not in body:
+            return loads(body)
+        try:
+            document = json.loads(body, parse_constant=self._constant)
+        except (ValueError, RecursionError):
+            raise Refused("the body is no JSON", 400) from None
+        if type(document) is not dict:
+            raise Refused("the body is no JSON object", 400)
+        return document
+
+    def _constant(self, text: str) -> float | None:
+        if text != "NaN":
+            return float(text)
+        if self._policy.nan == "refuse":
+            raise Refused("the body has a NaN, which is refused here: send null, or a number")
+        return None
 
     def _dataframe_split(self, data: Any, signature: Signature, booleans: bool) -> Rows:
         if type(data) is not dict or type(data.get("data")) is not list:
