@@ -34,6 +34,7 @@ Tell = Callable[[str, dict[str, Any]], None]
 
 INLINE_ROWS = 256  #: up to so many rows are predicted on the loop's own thread
 
+_PLACES = [f"/{i}" for i in range(10_000)]  #: ends of ids: adding one is three times as quick as formatting it
 _JSON = (b"content-type", b"application/json")
 
 
@@ -56,8 +57,8 @@ class Slot(Protocol):
     def signature(self) -> Signature:
         """The raw columns that a client sends."""
 
-    def predict(self, rows: Rows) -> Prediction:
-        """What it says; changes nothing."""
+    def predict(self, rows: Rows, at: int | None = None) -> Prediction:
+        """What it says of rows that happened at an instant; changes nothing."""
 
 
 class Models(Protocol):
@@ -202,8 +203,10 @@ class Answering:
             raise Refused(f"there are {rows.n:,} rows, and {self._most:,} may come at once: send them in parts", 413)
         request = self.fresh() if asked.request is None else asked.request
         slot, shadow = self._chosen(rows, request, version)
-        prediction, beside = await self._predict(slot, shadow, rows)
-        ids = [f"{request}/{i}" for i in range(rows.n)] if rows.ids is None else rows.ids
+        prediction, beside = await self._predict(slot, shadow, rows, time)
+        ids = list(map(request.__add__, _PLACES[: rows.n])) if rows.ids is None else rows.ids
+        if len(ids) < rows.n:  # more rows than anybody has set so far
+            ids += [f"{request}/{i}" for i in range(len(ids), rows.n)]
         told = None if shadow is None or beside is None else (shadow.version, beside)
         return Said(
             request,
@@ -246,19 +249,21 @@ class Answering:
         key = keys[0] if keys and (len(keys) == 1 or len(set(keys)) == 1) else None
         return models.choose(key, request)
 
-    async def _predict(self, slot: Slot, shadow: Slot | None, rows: Rows) -> tuple[Prediction, Prediction | None]:
+    async def _predict(
+        self, slot: Slot, shadow: Slot | None, rows: Rows, at: int
+    ) -> tuple[Prediction, Prediction | None]:
         if rows.n <= INLINE_ROWS:
-            return slot.predict(rows), None if shadow is None else self._beside(shadow, rows)
+            return slot.predict(rows, at), None if shadow is None else self._beside(shadow, rows, at)
         loop = asyncio.get_running_loop()
-        said = await loop.run_in_executor(self._threads, slot.predict, rows)
+        said = await loop.run_in_executor(self._threads, slot.predict, rows, at)
         if shadow is None:
             return said, None
-        return said, await loop.run_in_executor(self._threads, self._beside, shadow, rows)
+        return said, await loop.run_in_executor(self._threads, self._beside, shadow, rows, at)
 
-    def _beside(self, shadow: Slot, rows: Rows) -> Prediction | None:
+    def _beside(self, shadow: Slot, rows: Rows, at: int) -> Prediction | None:
         """What a challenger says; that it fails is told, and changes no answer."""
         try:
-            said = shadow.predict(rows)
+            said = shadow.predict(rows, at)
         except Exception as error:  # whoever asked gets the champion's answer all the same
             self._parts.tell("shadow failed", {"version": shadow.version, "error": repr(error)})
             return None

@@ -18,7 +18,7 @@ import pyarrow as pa
 from perennial.core.features import Kind
 from perennial.server.answering import Asked, Head, Said
 from perennial.server.failures import Refused
-from perennial.server.oip import loads
+from perennial.server.oip import holds_booleans, loads
 from perennial.server.rows import Rows
 from perennial.server.signature import Policy, Signature
 
@@ -55,39 +55,39 @@ class Reader:
         if len(document) != 1 or not document.keys() <= _FORMS:
             raise Refused(f"give rows under one of {', '.join(FORMS)}, and nothing else beside `params`", 400)
         form, data = next(iter(document.items()))
-        rows = getattr(self, f"_{form}")(data, signature)
+        rows = getattr(self, f"_{form}")(data, signature, holds_booleans(body))
         return Asked(rows, head.request), params.get("probabilities", False) is True
 
-    def _dataframe_split(self, data: Any, signature: Signature) -> Rows:
+    def _dataframe_split(self, data: Any, signature: Signature, booleans: bool) -> Rows:
         if type(data) is not dict or type(data.get("data")) is not list:
             raise Refused("`dataframe_split` has `columns` and `data`, a list of rows", 400)
         names = data.get("columns")
         if names is None:
-            return signature.lists(data["data"], self._policy)
+            return signature.lists(data["data"], self._policy, booleans=booleans)
         if type(names) is not list:
             raise Refused("`columns` is no list: give the names of the columns", 400)
-        return signature.table(names, data["data"], self._policy)
+        return signature.table(names, data["data"], self._policy, booleans=booleans)
 
-    def _dataframe_records(self, data: Any, signature: Signature) -> Rows:
+    def _dataframe_records(self, data: Any, signature: Signature, booleans: bool) -> Rows:
         if type(data) is not list:
             raise Refused("`dataframe_records` is a list of objects, one for each row", 400)
-        return signature.records(data, self._policy)
+        return signature.records(data, self._policy, booleans=booleans)
 
-    def _instances(self, data: Any, signature: Signature) -> Rows:
+    def _instances(self, data: Any, signature: Signature, booleans: bool) -> Rows:
         if type(data) is not list:
             raise Refused("`instances` is a list of rows", 400)
         if data and type(data[0]) is dict:
-            return signature.records(data, self._policy)
-        return signature.lists(data, self._policy)
+            return signature.records(data, self._policy, booleans=booleans)
+        return signature.lists(data, self._policy, booleans=booleans)
 
-    def _inputs(self, data: Any, signature: Signature) -> Rows:
+    def _inputs(self, data: Any, signature: Signature, booleans: bool) -> Rows:
         if type(data) is dict:
             for name, values in data.items():
                 if type(values) is not list:
                     raise Refused(f"`inputs` by column has lists, and column {name[:40]!r} is none", 400)
             columns = {name: [_inner(value) for value in values] for name, values in data.items()}
             return signature.by_column(columns, self._policy) if columns else signature.lists([], self._policy)
-        return self._instances(data, signature)
+        return self._instances(data, signature, booleans)
 
     def _csv(self, body: bytes, signature: Signature) -> Rows:
         """Rows of a table in text; an empty field is a null, and a NaN is heeded by the policy."""

@@ -22,6 +22,7 @@ from perennial.core.features import Kind
 from perennial.core.records import Label, Prediction
 from perennial.server.answering import Asked, Head, Models, Said, Slot
 from perennial.server.failures import Refused
+from perennial.server.rows import Rows
 from perennial.server.signature import Policy, Signature, check_id
 
 EXTENSIONS = ("binary_tensor_data",)
@@ -44,6 +45,7 @@ _NUMPY: dict[str, Any] = {
 DATATYPES = frozenset([*_NUMPY, "BYTES"])
 _OF_LABEL: dict[type, str] = {str: "BYTES", bool: "BOOL", int: "INT64", float: "FP64"}
 _LENGTH = struct.Struct("<I")
+_LISTS = frozenset([list])
 
 _JSON = (b"content-type", b"application/json")
 _OCTETS = (b"content-type", b"application/octet-stream")
@@ -90,19 +92,19 @@ class Reader:
             if type(request) is not str:
                 raise Refused("`id` is no text: give text, or leave it out", 400)
             check_id(request, "`id`")
-        rows = self._rows(inputs, tail, signature)
+        rows = self._rows(inputs, tail, signature, booleans=holds_booleans(body))
         strict = bool(request)
         asked = Asked(rows, request or head.request, strict)
         if "outputs" not in document and "parameters" not in document:
             return asked, self._plain
         return asked, _wanted(self._model, document)
 
-    def _rows(self, inputs: list[Any], tail: memoryview, signature: Signature) -> Any:
+    def _rows(self, inputs: list[Any], tail: memoryview, signature: Signature, *, booleans: bool) -> Rows:
         first = inputs[0]
         shape: Any = first.get("shape") if len(inputs) == 1 and type(first) is dict else None
         matrix = signature.numeric and type(shape) is list and len(shape) == 2
         if matrix and (shape[1] != 1 or first.get("name") not in signature.names):  # else it is the only column
-            return self._matrix(first, tail, signature)
+            return self._matrix(first, tail, signature, booleans=booleans)
         columns: dict[str, Any] = {}
         for tensor in inputs:
             name, dtype, shape, values, tail = _tensor(tensor, tail)
@@ -119,8 +121,8 @@ class Reader:
             raise Refused(f"{len(tail)} bytes of the body belong to no tensor: see `binary_data_size`", 400)
         return signature.by_column(columns, self._policy)
 
-    def _matrix(self, tensor: dict[str, Any], tail: memoryview, signature: Signature) -> Any:
-        name, dtype, (n, width), values, tail = _tensor(tensor, tail)
+    def _matrix(self, tensor: dict[str, Any], tail: memoryview, signature: Signature, *, booleans: bool) -> Rows:
+        name, dtype, (n, width), values, tail = _tensor(tensor, tail, flatten=False)
         if tail:
             raise Refused(f"{len(tail)} bytes of the body belong to no tensor: see `binary_data_size`", 400)
         if dtype == "BYTES":
@@ -135,7 +137,9 @@ class Reader:
             if values.dtype.kind == "f" and self._policy.nan == "refuse":
                 signature.refuse_nan(matrix)
             return signature.matrix(matrix, self._policy)
-        return signature.flat(values, n, self._policy)
+        if values and type(values[0]) is list:
+            return signature.lists(values, self._policy, booleans=booleans)
+        return signature.flat(values, n, self._policy, booleans=booleans)
 
     def _check_nan(self, values: NDArray[Any], name: str, signature: Signature) -> None:
         if self._policy.nan == "refuse" and name in signature.types:
@@ -153,8 +157,13 @@ def loads(body: bytes) -> dict[str, Any]:
     return document
 
 
-def _tensor(tensor: Any, tail: memoryview) -> tuple[str, str, list[int], Any, memoryview]:
-    """Name, datatype, shape and flat values of a tensor, and the bytes behind it."""
+def holds_booleans(body: bytes) -> bool:
+    """Whether a JSON text may hold a boolean: two quick searches, so that not every value must be looked at."""
+    return b"true" in body or b"false" in body
+
+
+def _tensor(tensor: Any, tail: memoryview, *, flatten: bool = True) -> tuple[str, str, list[int], Any, memoryview]:
+    """Name, datatype, shape and values of a tensor, flat unless they may stay lists of rows, and the bytes behind."""
     if type(tensor) is not dict:
         raise Refused(
             "`inputs` holds something that is no tensor: give objects with name, shape, datatype and data", 400
@@ -179,14 +188,12 @@ def _tensor(tensor: Any, tail: memoryview) -> tuple[str, str, list[int], Any, me
     if type(values) is not list:
         raise Refused(f"tensor {_quoted(name)} has no `data`: give a list", 400)
     if values and type(values[0]) is list:
-        if (
-            len(shape) != 2
-            or len(values) != shape[0]
-            or not all(type(r) is list and len(r) == shape[1] for r in values)
-        ):
+        wrong = len(shape) != 2 or len(values) != shape[0] or not set(map(type, values)) <= _LISTS
+        if wrong or not set(map(len, values)) <= {shape[1]}:
             raise Refused(f"tensor {_quoted(name)}: its lists are not of the shape {shape}: give rows of equal length")
-        values = list(chain.from_iterable(values))
-    if len(values) != size:
+        if flatten:
+            values = list(chain.from_iterable(values))
+    elif len(values) != size:
         raise Refused(
             f"tensor {_quoted(name)} has {len(values)} values, and its shape {shape} has {size}: give as many"
         )

@@ -8,6 +8,7 @@ come in tensors and in CSV; the policy says what becomes of it.
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -35,9 +36,9 @@ EXACT = 2**53 - 1  #: whole numbers beyond it are not all doubles
 ID_LENGTH = 256  #: characters of an id at most
 
 _NONE = type(None)
-_FRACTIONS, _PLAIN = frozenset([float]), frozenset([float, int])
-_NUMBERS, _FLAGS = _PLAIN | {_NONE}, frozenset([bool, int, float, _NONE])
+_NUMBERS, _FLAGS = frozenset([float, int, _NONE]), frozenset([bool, int, float, _NONE])
 _WORDS = frozenset([str, _NONE])
+_LISTS, _DICTS = frozenset([list]), frozenset([dict])
 
 #: why a column with a role is not sent
 _APART = {
@@ -104,6 +105,7 @@ class Signature:
         self.types = dict(types)
         self.columns = tuple(Column(name, kind_of(dtype, name in prose), str(dtype)) for name, dtype in types.items())
         self.names = tuple(types)
+        self._width = frozenset([len(self.names)])
         self.numeric = all(column.kind is Kind.NUMBER for column in self.columns)
         self.id, self.key = (None if id is None else id[0]), (None if key is None else key[0])
         self.key_type = None if key is None else key[1]
@@ -157,7 +159,7 @@ class Signature:
 
     # ------------------------------------------------------------------ rows
 
-    def matrix(self, numbers: NDArray[Any], policy: Policy = LENIENT, *, ids: Any = None, keys: Any = None) -> Rows:
+    def matrix(self, numbers: NDArray[Any], policy: Policy = LENIENT) -> Rows:
         """Rows of a matrix of numbers, shape (n, d), its columns in the order of the signature."""
         if not self.numeric:
             words = next(column for column in self.columns if column.kind is not Kind.NUMBER)
@@ -173,32 +175,34 @@ class Signature:
         if numbers.dtype.kind in "biu":
             for j in range(len(self)):
                 self._numbers(j, numbers[:, j])
-        return self._rows(np.array(numbers, dtype=np.float64), {}, policy, ids, keys)
+        return self._rows(np.array(numbers, dtype=np.float64), {}, policy, None, None)
 
-    def flat(self, values: list[Any], rows: int, policy: Policy = LENIENT) -> Rows:
-        """Rows of a list of plain values, row after row, each in the order of the signature."""
+    def flat(self, values: list[Any], rows: int, policy: Policy = LENIENT, *, booleans: bool = True) -> Rows:
+        """Rows of a list of plain values, row after row, each in the order of the signature.
+
+        ``booleans``: whether there may be any among the values; who knows that there is none saves a look at each.
+        """
         if not self.numeric:
             return self.matrix(np.empty((rows, len(self))), policy)  # says which column is none
-        return self._rows(self._flat(values, rows), {}, policy, None, None)
+        return self._rows(self._numeric([values], rows, booleans), {}, policy, None, None)
 
-    def lists(self, rows: Sequence[Any], policy: Policy = LENIENT, *, ids: Any = None, keys: Any = None) -> Rows:
-        """Rows, each a list of values in the order of the signature."""
+    def lists(self, rows: list[Any], policy: Policy = LENIENT, *, booleans: bool = True) -> Rows:
+        """Rows, each a list of values in the order of the signature; ``booleans`` as for :meth:`flat`."""
         width = len(self)
-        for i, row in enumerate(rows):
-            if type(row) is not list or len(row) != width:
-                got = f"{len(row)} values" if type(row) is list else _said(row)
-                raise Refused(f"row {i} is {got}: give a list of {width} values, one for each column")
+        if not set(map(type, rows)) <= _LISTS or not set(map(len, rows)) <= self._width:
+            i, row = next((i, r) for i, r in enumerate(rows) if type(r) is not list or len(r) != width)
+            got = f"{len(row)} values" if type(row) is list else _said(row)
+            raise Refused(f"row {i} is {got}: give a list of {width} values, one for each column")
         if self.numeric:
-            flat = rows[0] if len(rows) == 1 else list(chain.from_iterable(rows))
-            return self._rows(self._flat(flat, len(rows)), {}, policy, ids, keys)
+            return self._rows(self._numeric(rows, len(rows), booleans), {}, policy, None, None)
         if not rows:
-            return self._rows(np.empty((0, width)), {c.name: [] for c in self.columns if _other(c)}, policy, ids, keys)
-        return self.by_column(dict(zip(self.names, zip(*rows, strict=True), strict=True)), policy, ids=ids, keys=keys)
+            return self._rows(np.empty((0, width)), {c.name: [] for c in self.columns if _other(c)}, policy, None, None)
+        return self.by_column(dict(zip(self.names, zip(*rows, strict=True), strict=True)), policy)
 
-    def table(self, names: Sequence[Any], rows: Sequence[Any], policy: Policy = LENIENT) -> Rows:
+    def table(self, names: list[Any], rows: list[Any], policy: Policy = LENIENT, *, booleans: bool = True) -> Rows:
         """Rows, each a list of values in the order of ``names``, which may have the id and the key among them."""
         if tuple(names) == self.names and not self.needs_key:
-            return self.lists(rows, policy)
+            return self.lists(rows, policy, booleans=booleans)
         for name in names:
             if type(name) is not str:
                 raise Refused(f"a column is called {_said(name)}: names of columns are text")
@@ -211,11 +215,11 @@ class Signature:
         columns = zip(*rows, strict=True) if rows else [()] * len(names)
         return self.by_column(dict(zip(names, columns, strict=True)), policy)
 
-    def records(self, rows: Sequence[Any], policy: Policy = LENIENT) -> Rows:
+    def records(self, rows: list[Any], policy: Policy = LENIENT, *, booleans: bool = True) -> Rows:
         """Rows, each a dict of values by column, which may have the id and the key among them."""
-        for i, row in enumerate(rows):
-            if type(row) is not dict:
-                raise Refused(f"row {i} is {_said(row)}: give an object with a value for each column")
+        if not set(map(type, rows)) <= _DICTS:
+            i, row = next((i, row) for i, row in enumerate(rows) if type(row) is not dict)
+            raise Refused(f"row {i} is {_said(row)}: give an object with a value for each column")
         if not rows:
             return self.lists([], policy)
         first = rows[0].keys()
@@ -227,14 +231,11 @@ class Signature:
                     "with null for what is missing"
                 )
         if first == self._expected and self.numeric and not self.needs_key:
-            pick = self._pick
-            flat = list(pick(rows[0]) if len(rows) == 1 else chain.from_iterable(map(pick, rows)))
-            return self._rows(self._flat(flat, len(rows)), {}, policy, None, None)
+            picked = list(map(self._pick, rows))
+            return self._rows(self._numeric(picked, len(rows), booleans), {}, policy, None, None)
         return self.by_column({name: [row[name] for row in rows] for name in first}, policy)
 
-    def by_column(
-        self, given: Mapping[str, Any], policy: Policy = LENIENT, *, ids: Any = None, keys: Any = None
-    ) -> Rows:
+    def by_column(self, given: Mapping[str, Any], policy: Policy = LENIENT) -> Rows:
         """Rows by column: sequences of plain values, or arrays of numbers, all as long as the first."""
         if given.keys() != self._expected or self.needs_key:
             self._reconcile(given.keys())
@@ -250,10 +251,8 @@ class Signature:
                 numbers[:, j] = self._numbers(j, values)
             else:
                 others[column.name] = self._others(column, values)
-        if self.id is not None and self.id in given:
-            ids = given[self.id]
-        if self.key is not None and self.key in given:
-            keys = given[self.key]
+        ids = None if self.id is None else given.get(self.id)
+        keys = None if self.key is None else given.get(self.key)
         return self._rows(numbers, others, policy, ids, keys)
 
     def _rows(
@@ -290,11 +289,22 @@ class Signature:
 
     # ------------------------------------------------------------------ numbers
 
-    def _flat(self, flat: Sequence[Any], rows: int) -> NDArray[np.float64]:
-        """A matrix of plain values, row after row."""
+    def _numeric(self, runs: Iterable[Sequence[Any]], rows: int, booleans: bool) -> NDArray[np.float64]:
+        """A matrix of plain values, given in runs that are one row or many."""
+        flat = list(chain.from_iterable(runs))
+        if not booleans:
+            try:
+                # takes what is a number to Python, a boolean too, and nothing else: half the time of a look at each
+                return np.frombuffer(array("d", flat)).reshape(rows, len(self))
+            except (TypeError, OverflowError):  # a null, or what the slow way has words for
+                pass
+        return self._flat(flat, rows)
+
+    def _flat(self, flat: list[Any], rows: int) -> NDArray[np.float64]:
+        """The same of values that may be anything."""
         width = len(self)
         kinds = set(map(type, flat))
-        if not (kinds <= _PLAIN or kinds <= _NUMBERS):
+        if not kinds <= _NUMBERS:
             for j in range(width):
                 self._check_numbers(j, flat[j::width])
         try:
