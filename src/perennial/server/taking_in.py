@@ -21,8 +21,9 @@ from perennial.core.records import Label
 from perennial.server import received
 from perennial.server.received import Examples, LabelItem, Outcome, Received, Thumb
 from perennial.stream import inbox_index
+from perennial.stream.answered import SAID, SHADOW, SHADOW_SAID, VERSION
 from perennial.stream.feed import SourceAway
-from perennial.stream.inbox import INSTANT, SAID, SHADOW, SHADOW_SAID, VERSION
+from perennial.stream.inbox import INSTANT
 from perennial.stream.settings import Stream
 
 if TYPE_CHECKING:

@@ -32,20 +32,9 @@ from perennial.server import received
 from perennial.server.received import Logs, Outcome, Received
 from perennial.server.rows import Answered
 from perennial.stream import inbox_index
+from perennial.stream.answered import SAID, SHADOW, SHADOW_SAID, VERSION
 from perennial.stream.feed import OffsetGone, SourceAway
-from perennial.stream.inbox import (
-    FEEDBACK,
-    INSTANT,
-    SAID,
-    SHADOW,
-    SHADOW_SAID,
-    VERSION,
-    Inbox,
-    Which,
-    labels_schema,
-    pack,
-    rows_schema,
-)
+from perennial.stream.inbox import FEEDBACK, INSTANT, Inbox, Which, labels_schema, pack, rows_schema
 from perennial.stream.ingest import IngestLog, KeyTaken, together
 from perennial.stream.label_log import id_digest
 from perennial.stream.settings import Stream

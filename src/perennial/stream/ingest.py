@@ -501,6 +501,20 @@ class IngestLog:
         """
         return append_together([Append(log=self, rows=rows, key=key)])[0]
 
+    def knows(self, key: str) -> bool:
+        """Whether an append with this key was done, of the last 100,000 entries."""
+        keys = self._database.tables.keys
+        mine = (keys.c.log == self.identity, keys.c.key == key)
+        with self._database.reading() as connection:
+            return connection.execute(sa.select(keys.c.entry).where(*mine)).first() is not None
+
+    def last(self) -> Any:
+        """The rows of the newest entry, as a record batch; None if there is none, or it was trimmed."""
+        with self._database.reading() as connection:
+            head = self._database.there(connection)
+            page = self._database.page(connection, head, max(head.entries - 1, 0), head.entries)
+        return page[-1].batch if page else None
+
     def erase(self, column: str, values: Sequence[str]) -> int:
         """Take out rows that hold one of ``values`` in a column, read or not; says how many.
 
@@ -1121,3 +1135,73 @@ class IngestFeed:
     def erase(self, column: str, values: Sequence[str]) -> int:
         """Take out rows of a subject, as :meth:`IngestLog.erase` does."""
         return _erase(self._database, column, values)
+
+    def there(self) -> bool:
+        """Whether the log was made."""
+        try:
+            with self._database.reading() as connection:
+                return self._database.head(connection) is not None
+        except ConfigError:  # there is no file
+            return False
+
+    def find(self, column: str, value: str, wanted: str) -> set[str]:
+        """What rows that hold ``value`` in a column hold in another one, as text; read or not."""
+        out: set[str] = set()
+        types = self.open().types((), ())
+        for run in self.read(Position(), {name: types[name] for name in dict.fromkeys((column, wanted))}):
+            theirs = run.rows.filter(pa.array(_theirs(run.rows, column, [value])))
+            out.update(str(one) for one in theirs.column(wanted).to_pylist() if one is not None)
+        return out
+
+    def expire(self) -> None:
+        """Let go of entries that are older than the log is to ``keep`` them, whoever read them: of a log without a run.
+
+        Raises
+        ------
+        SourceAway
+            As :meth:`trim`.
+        """
+        if not self.there():
+            return
+        with self._database.reading() as connection:
+            head = self._database.there(connection)
+        if head.entries > head.trimmed:
+            self.trim(Position(self._database.name, head.rows, key=(head.identity, head.entries - 1, 0)))
+
+
+# ---------------------------------------------------------------------- looking in from beside
+
+
+def newest(url: str, rows: int = 0) -> tuple[int, Any] | None:
+    """How many rows a log ever had, and its newest as a table in order, for whoever only looks; None if there is none.
+
+    Parameters
+    ----------
+    url : str
+        As :meth:`IngestLog.open` takes it. Nothing is made.
+    rows : int
+        How many of the newest rows, of those that are not trimmed.
+
+    Raises
+    ------
+    SourceAway
+        If the database cannot be reached.
+    """
+    database = _Database(Address.of(url, "url", there=False), pooled=False)
+    try:
+        if database.address.file is not None and not Path(database.address.file).exists():
+            return None  # a connection would make it
+        with database.reading() as connection:
+            head = database.head(connection)
+            if head is None:
+                return None
+            found: list[Any] = []
+            stop = head.entries
+            while sum(batch.num_rows for batch in found) < rows and stop > head.trimmed:
+                start = max(stop - 64, head.trimmed)
+                found = [one.batch for one in database.page(connection, head, start, stop)] + found
+                stop = start
+        table = pa.Table.from_batches(found, schema=pa.ipc.read_schema(pa.py_buffer(head.schema)))
+        return head.rows, table.slice(max(table.num_rows - rows, 0))
+    finally:
+        database.close()
