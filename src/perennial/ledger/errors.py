@@ -86,6 +86,8 @@ class UnknownVersion(LedgerError, LookupError):
 
 
 def _parts(number: str) -> tuple[int, int] | None:
+    if len(number) > 40:  # Python refuses to read a number of thousands of digits
+        return None
     major, _, minor = number.partition(".")
     return (int(major), int(minor or 0)) if major.isdecimal() and (minor or "0").isdecimal() else None
 
