@@ -9,6 +9,7 @@ answers by the new version.
 from __future__ import annotations
 
 import json
+import math
 import random
 import statistics
 import subprocess
@@ -26,7 +27,8 @@ from benchmarks.servers import load
 from benchmarks.servers.deployed import INFER, Deployed, asked, deployed
 from benchmarks.servers.peers import probabilities, tensor
 from benchmarks.servers.process import Server
-from perennial.production import operate
+from perennial.ledger.sql import SqlLedger
+from perennial.production import Deployment, operate
 
 NAME = "swaps"
 COLUMNS, ROWS, BODIES = 30, 4, 50
@@ -143,15 +145,19 @@ def under(
     bodies.write_text(json.dumps([json.dumps(tensor(one)) for one in questions]))
     command = [sys.executable, load.__file__, str(server.port), INFER, str(bodies), str(rate), str(seconds),
                str(CONNECTIONS), str(out)]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
-        try:
-            assert client.stdout is not None
-            require(client.stdout.readline() == "started\n", "the load did not start")
-            workers = server.connections()
-            moved = _move(made, moves, every)
-            client.wait(seconds + load.PATIENCE + 10)
-        finally:
-            client.kill()
+    with made.ledger() as (ledger, deployment):
+        champion = ledger.version(str(ledger.alias("champion").version))
+        operate.broken(ledger, deployment, champion)  # what moving needs is imported before the load
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
+            try:
+                assert client.stdout is not None
+                require(client.stdout.readline() == "started\n", "the load did not start")
+                workers = _held(server)
+                moved = [Move(-math.inf, -math.inf, champion.version.number)]
+                moved += _move(ledger, deployment, champion.version.number, moves, every)
+                client.wait(seconds + load.PATIENCE + 10)
+            finally:
+                client.kill()
     entries = json.loads(out.read_text())
     require(len(entries) == round(rate * seconds), f"{len(entries)} of {round(rate * seconds)} requests came to an end")
     told = [
@@ -161,22 +167,30 @@ def under(
     return told, moved
 
 
-def _move(made: Deployed, moves: int, every: float) -> list[Move]:
+def _held(server: Server) -> dict[int, int]:
+    """Which worker holds which connection, once each was accepted by one."""
+    until = time.monotonic() + load.PATIENCE
+    while len(held := server.connections()) < CONNECTIONS and time.monotonic() < until:
+        time.sleep(0.05)
+    return held
+
+
+def _move(ledger: SqlLedger, deployment: Deployment, champion: str, moves: int, every: float) -> list[Move]:
     """Promote some version or roll back, in turn, once every so many seconds."""
     rng = random.Random(0)
-    with made.ledger() as (ledger, deployment):
-        begun = time.monotonic()
-        out = [Move(begun, begun, str(ledger.alias("champion").version))]
-        numbers = [saved.version.number for saved in ledger.versions()]
-        for number in range(moves):
-            time.sleep(max(0.0, begun + (number + 0.25) * every - time.monotonic()))
-            before = time.monotonic()
-            if number % 2:
-                word = operate.rollback(ledger, deployment, actor="benchmark")
-            else:
-                others = [one for one in numbers if one != out[-1].version]
-                word = operate.promote(ledger, deployment, rng.choice(others), actor="benchmark")
-            out.append(Move(before, time.monotonic(), word.version))
+    numbers = [saved.version.number for saved in ledger.versions()]
+    out: list[Move] = []
+    begun = time.monotonic()
+    for number in range(moves):
+        time.sleep(max(0.0, begun + (number + 0.25) * every - time.monotonic()))
+        before = time.monotonic()
+        if number % 2:
+            moved = operate.rollback(ledger, deployment, actor="benchmark")
+        else:
+            others = [one for one in numbers if one != champion]
+            moved = operate.promote(ledger, deployment, rng.choice(others), actor="benchmark")
+        champion = moved.version
+        out.append(Move(before, time.monotonic(), champion))
     return out
 
 
@@ -188,7 +202,7 @@ def judge(made: Deployed, told: list[Answer], moved: list[Move], *, late: float 
     questions = asked(BODIES, ROWS, COLUMNS)
     offline = made.positive(questions.reshape(-1, COLUMNS))
     expected = {number: said.reshape(BODIES, ROWS) for number, said in offline.items()}
-    ends = [*(move.done for move in moved[1:]), float("inf")]
+    ends = [*(move.done for move in moved[1:]), math.inf]
     failed = wrong = stale = 0
     versions: Counter[str] = Counter()
     for one in told:
@@ -200,7 +214,7 @@ def judge(made: Deployed, told: list[Answer], moved: list[Move], *, late: float 
         versions[number] += 1
         if number not in expected or not np.array_equal(probabilities(document), expected[number][one.question]):
             wrong += 1
-        since = -float("inf") if late is None else one.sent - late
+        since = -math.inf if late is None else one.sent - late
         if not any(
             move.version == number and move.began <= one.done and end >= since
             for move, end in zip(moved, ends, strict=True)

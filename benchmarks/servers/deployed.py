@@ -33,10 +33,11 @@ INFER = f"/v2/models/{NAME}/infer"
 _CONFIG = """\
 name: {name}
 stream:
-  source: rows.parquet
+  source: serve
   time: at
   time_zone: UTC
-  label: {{column: y, delay: 1min}}
+  id: id
+  label: {{column: y}}
   batch: {every}
 model:
   estimator: {estimator}
@@ -105,14 +106,15 @@ def deployed(
     data = classified(rows + every * versions, columns)
     data.y[0] = 0  # classes stand in the order in which they came
     pyarrow.parquet.write_table(data.table, folder / "rows.parquet")
-    given = ", ".join(f"{name}: {value}" for name, value in params.items())
+    chosen = ", ".join(f"{name}: {value}" for name, value in params.items())
     (folder / "perennial.yaml").write_text(
-        _CONFIG.format(name=NAME, every=every, window=rows, estimator=estimator, params=f"{{{given}}}", more=more)
+        _CONFIG.format(name=NAME, every=every, window=rows, estimator=estimator, params=f"{{{chosen}}}", more=more)
     )
-    command = [sys.executable, "-m", "perennial", "run", "--config", "perennial.yaml", "--until-end"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=threads(), check=False)
-    if done.returncode:
-        raise RuntimeError(f"the run of the deployment failed: {done.stderr[-2000:]}")
+    for command in (["push", "rows.parquet"], ["run", "--once"]):
+        given = [sys.executable, "-m", "perennial", *command, "--config", "perennial.yaml"]
+        done = subprocess.run(given, cwd=folder, capture_output=True, text=True, env=threads(), check=False)
+        if done.returncode:
+            raise RuntimeError(f"perennial {command[0]} failed: {done.stderr[-2000:]}")
     return Deployed(folder=folder)
 
 

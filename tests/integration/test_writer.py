@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +19,9 @@ from perennial.core.records import Prediction
 from perennial.server import writer as writer_module
 from perennial.server.received import LabelItem, Received, Thumb
 from perennial.server.rows import Answered, Rows
+from perennial.server.standing import Flow, Standing, standing
 from perennial.stream import inbox_index, ingest
-from perennial.stream.feed import SourceAway
+from perennial.stream.feed import Position, SourceAway, feed_of
 from perennial.stream.inbox import SAID, SHADOW, SHADOW_SAID, VERSION, Inbox, rows_schema, unpack
 from perennial.stream.ingest import IngestLog, KeyTaken
 from tests import inboxes, postgres
@@ -483,12 +486,24 @@ def test_what_came_is_counted_by_minute(inbox, start):
         one.log(answered(minute * 10, n, time=now[0]))
         outcomes(one, (f"a{minute}", "up"))
     one.close()
-    with IngestLog.open(inbox.url("rows")) as log, log._database.reading() as connection:
-        schema = log._database.address.schema
-        assert inbox_index.arrived(connection, schema, log.name, 0) == {0: 3, 180_000_000: 4}
-        assert inbox_index.arrived(connection, schema, log.name, 60_000_000) == {180_000_000: 4}
-        labels = inbox_index.arrived(connection, schema, log.name.replace("rows", "labels"), 0)
-    assert labels == {0: 1, 180_000_000: 1}
+    with IngestLog.open(inbox.url("rows")) as log:
+        assert inbox_index.arrived(log, 0) == {0: 3, 180_000_000: 4}
+        assert inbox_index.arrived(log, 60_000_000) == {180_000_000: 4}
+    with IngestLog.open(inbox.url("labels")) as log:
+        assert inbox_index.arrived(log, 0) == {0: 1, 180_000_000: 1}
+    stands = standing(inbox, None, 62 * 60_000_000)
+    assert (stands.rows.came, stands.rows.last_hour, stands.rows.waiting) == (7, 4, 7)
+    assert (stands.labels.came, stands.labels.last_hour, stands.labels.waiting) == (2, 1, 2)
+    assert stands.rows.oldest is not None
+    assert stands.feedback == Flow()
+    run = next(iter(feed_of(inbox.url("rows")).read(Position(), {"call": pa.string()})))
+    ledger = SimpleNamespace(head=lambda: SimpleNamespace(position=json.dumps(run.position(2).to_plain())))
+    assert standing(inbox, ledger, 0).rows.waiting == 5
+
+
+def test_an_inbox_that_was_not_made_stands_empty(inbox):
+    """Nothing is made by looking."""
+    assert standing(inbox, None, 0) == Standing()
 
 
 def test_processes_agree_on_labels_of_one_id(inbox, start):

@@ -1,12 +1,11 @@
 """The second half of the demo: a deployment that lives. A run, a server, and clients that ask and answer.
 
-Nothing here is other than what a user does: `perennial push`, `perennial run`, `perennial serve`, and the Python client.
+Nothing here is other than what a user does: ``perennial push``, ``run`` and ``serve``, and the Python client.
 """
 
 from __future__ import annotations
 
 import heapq
-import json
 import random
 import shutil
 import socket
@@ -70,7 +69,7 @@ def play(
     PerennialError
         If a part does not come up; what it said is in its log.
     """
-    _check_port(port)
+    check_port(port)
     home = _fresh(folder)
     calls = _calls(folder / DATA)
     _write_history(calls[:HISTORY], home / "history.parquet")
@@ -100,7 +99,8 @@ def play(
     return not seen.failed
 
 
-def _check_port(port: int) -> None:
+def check_port(port: int) -> None:
+    """Raise ``ConfigError`` if a port of this machine cannot be listened at."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -176,16 +176,15 @@ def _load(client: Client, rows: Sequence[dict[str, Any]], seen: Seen, stop: thre
 
 
 def _send_back(client: Client, waiting: list[tuple[float, str, Any, Any]], draw: random.Random, seen: Seen) -> None:
-    now, labels, thumbs = time.monotonic(), [], []
+    now, labels = time.monotonic(), []
     while waiting and waiting[0][0] <= now:
         _, number, label, said = heapq.heappop(waiting)
-        labels.append({"id": number, "label": label})
+        labels.append((number, label))
         if draw.random() < THUMBED:
-            thumbs.append({"id": number, "up": bool(label == said)})
+            client.feedback(number, up=bool(label == said))
+            seen.thumbs += 1
     if labels:
         seen.labels += len(client.labels(labels))
-    if thumbs:
-        seen.thumbs += len(client.feedback_many(thumbs))
 
 
 # -- processes --------------------------------------------------------------------------------------------------------
@@ -239,9 +238,3 @@ def _await_champion(client: Client, home: Path) -> None:
 def _last_line(file: Path) -> str:
     lines = file.read_text(errors="replace").strip().splitlines()
     return lines[-1] if lines else "nothing"
-
-
-def summary(seen: Seen) -> str:
-    """What clients saw, on a line of JSON."""
-    told = {"asked": seen.asked, "answered": seen.answered, "failed": len(seen.failed), "labels": seen.labels}
-    return json.dumps(told | {"thumbs": seen.thumbs, "versions": list(seen.versions)})

@@ -30,7 +30,7 @@ class Check:
 
 def look(client: Client, seen: Seen, home: Path, url: str, tell: Callable[[Check], None]) -> bool:
     """Look at every part while the load goes on; whether all is well."""
-    checks = (
+    checks: tuple[tuple[str, Callable[[], tuple[bool, str]]], ...] = (
         ("clients are answered", lambda: _answered(seen)),
         ("a better version was promoted while they asked", lambda: _promoted(client, seen)),
         ("labels came back and were learned", lambda: _learned(client, seen)),
@@ -67,7 +67,7 @@ def _answered(seen: Seen) -> tuple[bool, str]:
 
 def _promoted(client: Client, seen: Seen) -> tuple[bool, str]:
     first = next(iter(seen.versions), "")
-    holds = _wait(lambda: (now := client.champion()) is not None and now.version not in ("", "1.0", first))
+    holds = _wait(lambda: client.champion().answers not in (None, first))
     return holds, " → ".join(seen.versions)
 
 
@@ -79,22 +79,10 @@ def _learned(client: Client, seen: Seen) -> tuple[bool, str]:
 
 
 def _rolled_back(client: Client) -> tuple[bool, str]:
-    before = client.champion()
-    assert before is not None
     moved = client.rollback(reason="the demo looks whether this works")
-    row = _a_row()
-    holds = _wait(lambda: client.predict([row]).version == moved.version)
-    client.promote(before.version, reason="the demo is done looking")
-    return holds, f"{before.version} → {moved.version} → {before.version}"
-
-
-def _a_row() -> dict[str, object]:
-    import pyarrow.parquet as pq
-
-    from perennial.cli.demo import bundled
-
-    table = pq.read_table(str(bundled() / "bank.parquet")).slice(30_000, 1).drop_columns(["timestamp", "target"])
-    return dict(table.to_pylist()[0])
+    holds = _wait(lambda: client.champion().answers == moved.champion)
+    client.promote(str(moved.previous), reason="the demo is done looking")
+    return holds, f"{moved.previous} → {moved.champion} → {moved.previous}"
 
 
 def _get(url: str) -> str:

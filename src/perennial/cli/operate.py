@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -73,10 +73,11 @@ def served_at(
     as_json: Json = False,
 ) -> None:
     """Say which version answered rows of an instant, since when, and why."""
+    from perennial.core.times import read_instant
     from perennial.production import explain
 
     loaded = session.load(config)
-    instant = _instant(time, loaded.config.stream.time_zone)
+    instant = read_instant(time, loaded.config.stream.time_zone)
     with session.reading(loaded) as ledger:
         told = explain.served_at(explain.History.read(ledger), instant)
     if as_json:
@@ -324,21 +325,6 @@ def _numbered(ledger: SqlLedger, version: str) -> str:
     from perennial.production.operate import numbered
 
     return numbered(ledger, version)
-
-
-def _instant(text: str, zone: str | None) -> int:
-    """Microseconds of an ISO 8601 text; without an offset it is local to ``zone``, UTC unless given."""
-    from zoneinfo import ZoneInfo
-
-    from perennial.core.times import instant
-
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigError("time", text, "write ISO 8601, e.g. 2026-01-31T12:00 or 2026-01-31T12:00+01:00") from error
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=ZoneInfo(zone) if zone is not None else UTC)
-    return instant(at)
 
 
 def _document(told: Any) -> None:

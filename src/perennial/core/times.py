@@ -75,6 +75,25 @@ def instant(at: datetime, field: str = "time") -> int:
     return (at - EPOCH) // _MICROSECOND
 
 
+def read_instant(text: str, zone: str | None = None, field: str = "time") -> int:
+    """Microseconds of an ISO 8601 text; without an offset it is local to ``zone``, UTC unless given.
+
+    Examples
+    --------
+    >>> read_instant("1970-01-01T01:00", "Europe/Berlin")
+    0
+    """
+    from zoneinfo import ZoneInfo
+
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(field, text, "write ISO 8601, e.g. 2026-01-31T12:00 or 2026-01-31T12:00+01:00") from error
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=ZoneInfo(zone) if zone is not None else UTC)
+    return instant(at)
+
+
 def moment(at: int) -> datetime:
     """The aware UTC ``datetime`` of an instant in microseconds."""
     return EPOCH + timedelta(microseconds=int(at))

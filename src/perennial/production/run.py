@@ -147,7 +147,7 @@ class Run:
                 f"deployment {self._deployment.name!r} has no champion to observe: run it without --observe first"
             )
         self._intake.refresh()
-        self._trim()  # of a turn whose process died between its commit and this
+        self._trim(seldom=True)  # of a turn whose process died between its commit and this
         reach("recover.after")
 
     def _restore(self, state: State) -> None:
@@ -602,9 +602,10 @@ class Run:
         self._say(entry, turn)
         self._trim()  # never before: a source of ours holds rows until the ledger does
 
-    def _trim(self) -> None:
+    def _trim(self, *, seldom: bool = False) -> None:
+        """Let sources of ours go of what is durable here, and ``seldom``, as nobody reads it, feedback of its age."""
         self._intake.trim(within=self._deployment.forgets)
-        if self._feedback is not None and (self._deployment.forgets or self._turn % _SELDOM == 0):
+        if self._feedback is not None and (seldom or self._deployment.forgets or self._turn % _SELDOM == 0):
             self._feedback.expire()
 
     def _whole_state(self, now: int, closed: bool) -> State:

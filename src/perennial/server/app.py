@@ -23,7 +23,7 @@ from perennial import __version__
 from perennial.config import Loaded, load
 from perennial.config.serving import columns_of, inbox_of
 from perennial.core.errors import PerennialError
-from perennial.server import describing, invocations, oip, taking_in
+from perennial.server import describing, invocations, oip, operating, taking_in
 from perennial.server.access import Access, require
 from perennial.server.access import routes as login_routes
 from perennial.server.answering import Answering, Parts, Receive, Route, Scope, Send, Tell, failed, unknown_model
@@ -137,6 +137,7 @@ def create(settings: Settings, tell: Tell) -> FastAPI:
     app.router.routes += [PlainRoute(path, route) for path, route in plain.items()]
     app.include_router(_routes(parts))
     app.include_router(taking_in.routes(parts), dependencies=[Depends(require("feedback"))])
+    app.include_router(operating.routes(parts))
     app.router.routes += [*login_routes(), *pages.routes(parts, folder=loaded.folder, inbox=inbox)]
     _explain_errors(app, parts, answering)
     describing.describe(app, parts)

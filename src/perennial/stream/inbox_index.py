@@ -157,11 +157,19 @@ def count(writing: Together, log: IngestLog, now: int, rows: int) -> None:
     writing.connection.execute(upsert, {"log": log.name, "minute": now // MINUTE, "rows": rows})
 
 
-def arrived(connection: sa.Connection, schema: str, name: str, since: int) -> dict[int, int]:
-    """Rows that came to a log since an instant, by the minute's first instant; minutes without any are left out."""
-    table = _tables(schema).arrivals
-    query = sa.select(table.c.minute, table.c.rows).where(table.c.log == name, table.c.minute >= since // MINUTE)
-    return {int(minute) * MINUTE: int(rows) for minute, rows in connection.execute(query.order_by(table.c.minute))}
+def arrived(log: IngestLog, since: int) -> dict[int, int]:
+    """Rows that came to a log since an instant, by the first instant of the minute; empty minutes are left out."""
+    if not log.identity:
+        return {}
+    with together([log]) as writing:
+        table = _tables(writing.schema).arrivals
+        if not sa.inspect(writing.connection).has_table(table.name, schema=table.schema):
+            return {}
+        query = sa.select(table.c.minute, table.c.rows).where(
+            table.c.log == log.name, table.c.minute >= since // MINUTE
+        )
+        found = writing.connection.execute(query.order_by(table.c.minute)).all()
+    return {int(minute) * MINUTE: int(rows) for minute, rows in found}
 
 
 def prune(writing: Together, log: IngestLog, *, before: int, now: int) -> None:

@@ -845,6 +845,37 @@ def _theirs(batch: Any, column: str, values: Sequence[str]) -> NDArray[np.bool_]
     return np.array([value is not None and str(value) in of for value in batch.column(column).to_pylist()], dtype=bool)
 
 
+# ---------------------------------------------------------------------- looking
+
+
+class Held(NamedTuple):
+    """How many rows ever ``came`` to a log; ``rows`` that it holds, and when the ``oldest`` of them was appended."""
+
+    came: int
+    rows: int
+    oldest: int | None
+
+
+def held(url: str, taken: int = 0) -> Held | None:
+    """What a log holds behind the first ``taken`` rows, for whoever only looks; None if it was not made.
+
+    Raises
+    ------
+    SourceAway
+        If the database cannot be reached.
+    """
+    database = _Database(Address.of(url, "url", there=False), pooled=False)
+    if database.address.file is not None and not Path(database.address.file).is_file():
+        return None
+    with database.reading() as connection:
+        if (head := database.head(connection)) is None:
+            return None
+        entries = database.tables.entries
+        behind = entries.c.log == head.identity, entries.c.first + entries.c.rows > taken
+        oldest = connection.execute(sa.select(sa.func.min(entries.c.appended)).where(*behind)).scalar_one()
+    return Held(head.rows, head.rows - max(taken, head.trimmed_rows), oldest)
+
+
 # ---------------------------------------------------------------------- reading
 
 

@@ -298,8 +298,9 @@ class LookBack:
         return pa.table(columns)
 
 
-#: rows that a :class:`Past` takes in before it sorts them in with the others
-_TAIL = 512
+#: rows that a :class:`Past` takes in before it looks which of all may go, and frames that it takes in before it joins
+#: them: one after the other, no request waits long for either
+_TAIL, _FEW = 512, 16
 
 
 @final
@@ -318,7 +319,8 @@ class Past:
         self._frames: list[pd.DataFrame] = []  # the rows, in the order in which they came
         self._starts: list[int] = []  # number of the first row of each
         self._times: NDArray[np.int64] = np.empty(0, dtype=np.int64)  # of the first frame's rows, to sort them in again
-        self._late: list[NDArray[np.int64]] = []  # of those of the others
+        self._late: list[NDArray[np.int64]] = []  # of those that came since
+        self._few = 0  # frames at the end that were not joined yet
         self._count = 0
         self._newest = -(2**62)
         self._places: dict[Any, tuple[list[int], list[int]]] = {}  # by key: numbers of its rows, and their times
@@ -350,8 +352,11 @@ class Past:
         self._late.append(time)
         self._count += len(time)
         self._newest = max(self._newest, int(time.max(initial=self._newest)))
+        self._few += 1
         if self._count - len(self._times) > max(_TAIL, len(self._times) // 2):
             self._settle()
+        elif self._few == _FEW:
+            self._join()
 
     def _index(self, frame: pd.DataFrame, time: NDArray[np.int64], first: int) -> None:
         if self._of._key is None:
@@ -367,6 +372,14 @@ class Past:
                 numbers.append(number)
                 times.append(at)
 
+    def _join(self) -> None:
+        """One frame of the last few."""
+        import pandas as pd
+
+        self._frames[-_FEW:] = [pd.concat(self._frames[-_FEW:], ignore_index=True)]
+        del self._starts[-_FEW + 1 :]
+        self._few = 0
+
     def _settle(self) -> None:
         """One frame of all rows that may still be looked at."""
         import pandas as pd
@@ -376,7 +389,7 @@ class Past:
         frame = pd.concat(self._frames, ignore_index=True).take(keep)
         frame.index = pd.RangeIndex(len(keep))
         self._times, self._late = times[keep], []
-        self._frames, self._starts, self._count = [frame], [0], len(keep)
+        self._frames, self._starts, self._few, self._count = [frame], [0], 0, len(keep)
         self._places = {}
         self._index(frame, self._times, 0)
 
