@@ -61,12 +61,12 @@ rows = st.lists(
 @given(rows)
 def test_every_form_is_the_same_rows(records: list[dict[str, Any]]) -> None:
     """Frames, records, lists, columns, and text."""
-    lists = [list(record.values()) for record in records]
-    columns = {name: [record[name] for record in records] for name in records[0]}
-    lines = [",".join(records[0])] + [",".join(_field(value) for value in row) for row in lists]
+    lists = [[record[name] for name in TYPED.names] for record in records]
+    columns = {name: [record[name] for record in records] for name in TYPED.names}
+    lines = [",".join(TYPED.names)] + [",".join(_field(value) for value in row) for row in lists]
     wanted = read({"dataframe_records": records}).rows
     for other in (
-        read({"dataframe_split": {"columns": list(records[0]), "index": [5], "data": lists}}).rows,
+        read({"dataframe_split": {"columns": list(TYPED.names), "index": [5], "data": lists}}).rows,
         read({"dataframe_split": {"data": lists}}).rows,
         read({"instances": records}).rows,
         read({"instances": lists}).rows,
