@@ -124,6 +124,7 @@ def create(settings: Settings, tell: Tell) -> FastAPI:
 
     app = FastAPI(
         title=f"Perennial: {deployment.name}", version=__version__, lifespan=life, docs_url=None, redoc_url=None,
+        openapi_url=None,
         description="Predictions of the current champion, and what comes back of them.",
     )  # fmt: skip
     app.state = parts  # type: ignore[assignment]
@@ -251,6 +252,12 @@ def _routes(parts: Parts) -> APIRouter:
             text += f"# HELP {name} The version that answers.\n# TYPE {name} gauge\n"
             text += f'{name}{{version="{champion.version}"}} 1\n'
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @router.get("/openapi.json", include_in_schema=False, dependencies=told)
+    def description(request: Request) -> Response:
+        """All routes, and what the champion wants of a row."""
+        app: FastAPI = request.app
+        return JSONResponse(app.openapi())
 
     @router.get("/v2", tags=["Open Inference Protocol"], dependencies=told)
     def server_metadata() -> dict[str, Any]:

@@ -33,22 +33,30 @@ _STATUSES = {
 def describe(app: FastAPI, parts: Parts) -> None:
     """Have an app describe all its routes; rows as the champion's signature has them, once there is one."""
 
+    made: list[tuple[Signature | None, dict[str, Any]]] = []
+
     def description() -> dict[str, Any]:
-        told = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         signature = None
         if parts.models is not None and (champion := parts.models.champion) is not None:
             signature = champion.signature
-        told["paths"] |= prediction_paths(signature)
-        for path in told["paths"].values():
-            for operation in path.values():
-                operation["responses"] |= {
-                    status: _answer(text, _ERROR)
-                    for status, text in _STATUSES.items()
-                    if status not in operation["responses"] or status == "422"
-                }
-        return told
+        if not made or made[0][0] != signature:  # it takes a while, and anybody may ask
+            made[:] = [(signature, _described(app, signature))]
+        return made[0][1]
 
     app.openapi = description  # type: ignore[method-assign]
+
+
+def _described(app: FastAPI, signature: Signature | None) -> dict[str, Any]:
+    told = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    told["paths"] |= prediction_paths(signature)
+    for path in told["paths"].values():
+        for operation in path.values():
+            operation["responses"] |= {
+                status: _answer(text, _ERROR)
+                for status, text in _STATUSES.items()
+                if status not in operation["responses"] or status == "422"
+            }
+    return told
 
 
 def prediction_paths(signature: Signature | None) -> dict[str, Any]:
