@@ -17,7 +17,7 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $(READY)
 
-demo: $(READY) ## replay bundled real data under six strategies and write a report to look at
+demo: $(READY) ## compare six strategies on bundled real data, then serve it live with a dashboard: Ctrl-C ends it
 	$(BIN)/perennial demo
 
 test: $(READY) ## run the tests

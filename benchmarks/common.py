@@ -99,6 +99,15 @@ class Figure:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class NotMeasured:
+    """A peer that could not be measured here, and why: told beside the figures."""
+
+    benchmark: str
+    peer: str
+    reason: str
+
+
 Arm = Callable[[], Any]
 
 
@@ -236,7 +245,18 @@ def versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"perennial": __version__, "python": platform.python_version()}
-    for name in ("numpy", "pyarrow", "pandas", "scikit-learn", "lightgbm", "river", "loky"):
+    for name in (
+        "numpy",
+        "pyarrow",
+        "pandas",
+        "scikit-learn",
+        "lightgbm",
+        "river",
+        "loky",
+        "uvicorn",
+        "fastapi",
+        "orjson",
+    ):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

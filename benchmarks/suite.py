@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.common import Different, Figure, Size, cores, versions
+from benchmarks.common import Different, Figure, NotMeasured, Size, cores, versions
 
 #: in the order in which they are shown: what is short comes first
 NAMES = (
@@ -29,6 +29,9 @@ NAMES = (
     "gate",
     "durable_turn",
     "ingest_append",
+    "serving",
+    "swaps",
+    "taking_in",
 )
 
 FORMAT = 1  #: of results.json
@@ -36,10 +39,11 @@ FORMAT = 1  #: of results.json
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What a run of the benchmarks gave: figures, and benchmarks whose results differed, with the reason."""
+    """What a run of the benchmarks gave: figures, peers that are missing, and benchmarks whose results differed."""
 
     size: Size
     figures: list[Figure] = field(default_factory=list)
+    missing: list[NotMeasured] = field(default_factory=list)
     different: dict[str, str] = field(default_factory=dict)
 
 
@@ -74,7 +78,9 @@ def run(
         with TemporaryDirectory(prefix="perennial-benchmark-") as folder:
             try:
                 chosen = rounds or (1 if size == "tiny" else 3)
-                figures = benchmark.measure(size, chosen, Path(folder), **more)
+                told = benchmark.measure(size, chosen, Path(folder), **more)
+                figures = [one for one in told if isinstance(one, Figure)]
+                outcome.missing += [one for one in told if isinstance(one, NotMeasured)]
                 # fixed costs weigh too much in small sizes to hold them against a target
                 outcome.figures += figures if size == "full" else [_aimless(figure) for figure in figures]
             except Different as error:
@@ -104,6 +110,9 @@ def show(outcome: Outcome, console: Console | None = None) -> None:
         value = f"{figure.value:.3g} {figure.unit}"
         met = {True: "yes", False: "[bold red]NO[/]", None: ""}[figure.met]
         table.add_row(f"  {figure.what}", value, spread, figure.target, met)
+    for one in outcome.missing:
+        table.add_section()
+        table.add_row(f"[bold]{one.benchmark}[/] against {one.peer}: not measured: {one.reason}")
     for name, reason in outcome.different.items():
         table.add_section()
         table.add_row(f"[bold]{name}[/]: [bold red]results differ:[/] {reason}")
@@ -118,6 +127,7 @@ def write(outcome: Outcome, path: Path) -> None:
         "cores": cores(),
         "versions": versions(),
         "figures": [figure.record() for figure in outcome.figures],
+        "not_measured": [asdict(one) for one in outcome.missing],
         "different": outcome.different,
     }
     path.write_text(json.dumps(document, indent=2) + "\n")

@@ -56,6 +56,7 @@ from perennial.core.records import (
     Predicted,
     Prediction,
     Revisions,
+    Said,
     Tick,
     Turn,
     Verdict,
@@ -70,7 +71,7 @@ from perennial.gate.trial import Line, Trial
 from perennial.metrics.losses import bounded, pointwise
 from perennial.metrics.money import Prices
 from perennial.strategies import Situation, Strategy
-from perennial.stream import apart
+from perennial.stream import answered, apart
 from perennial.stream.blocks import BlockSums
 from perennial.stream.book import Book
 from perennial.stream.pending import Pending, PendingBatch
@@ -117,6 +118,8 @@ class Engine:
         What a mistake and a training cost, for the margin of a gate that states none.
     golden : GoldenSet, optional
         The rows of the gate's golden set, where it has one.
+    patient : bool
+        Wait with the first training until there are labels to learn from, instead of raising an error.
 
     Raises
     ------
@@ -143,6 +146,7 @@ class Engine:
         forgets: bool = False,
         prices: Prices | None = None,
         golden: GoldenSet | None = None,
+        patient: bool = False,
     ) -> None:
         check_can_update(strategy, learner)
         check_gate(gate, strategy, learner)
@@ -165,7 +169,7 @@ class Engine:
         self._levels = isinstance(self._gate, PairedGate) and self._gate.margin is None
         self._level = Level()  # of what served: margins are set by it
         self._quality = quality or Quality()
-        self._forgets = forgets
+        self._forgets, self._patient = forgets, patient
         self._identity = _identity(learner)
         self._unlabelled = isinstance(learner, LearnsUnlabelled)
         self._sums = BlockSums(learner) if isinstance(learner, Summable) else None
@@ -203,7 +207,7 @@ class Engine:
         Raises
         ------
         DataError
-            If the first training has no example, or only one class.
+            If the first training has no example, or only one class, and the engine is not patient.
         ConfigError
             If a model is adopted and there is one.
         LearnerError
@@ -220,6 +224,21 @@ class Engine:
         They are joined in the turn in which they are known. ``label_values`` is the batches' own list, or longer.
         """
         self._book.revise(revisions, label_values)
+
+    def acts(self, now: int) -> bool:
+        """Whether a tick at ``now`` would do something though no label came: train, settle a trial, seat a version."""
+        if any(line.version.ready_at <= now for line in self._waiting):
+            return True
+        trial, challenger = self._trial, self._challenger
+        if trial is not None and challenger is not None and trial.judge(now, challenger.version).outcome != "keep":
+            return True
+        turn = Turn(index=self._turns, now=now, rows=0, joined=self._none(), loss=Loss())
+        if self._tip is None:
+            return self._begun is not None and self._first_is_due(now)[0] and bool(len(self._book.usable()))
+        action = self._strategy.plan(self._state, self._situation(turn))[0].action
+        if action == "fit":
+            return self._since_fit > 0 and not self._another_line_on_trial()
+        return action == "update" and len(self._unlearned) > 0
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -434,15 +453,19 @@ class Engine:
         for batch, part in self._pending.labelled(position):
             if batch.shadow is not None:
                 self._compare(batch, position[part], labels[part])
-            if batch.major != current.version.major:
+            at, truth, major = position[part] - batch.first, labels[part], current.version.major
+            if batch.majors is not None:  # what another line answered is not the current one's
+                mine = batch.majors[at] == major
+                at, truth = at[mine], truth[mine]
+            elif batch.major != major:
                 continue
-            rows = _rows_of(batch.prediction, position[part] - batch.first)
-            losses, name = pointwise(rows, labels[part], self.classes)
+            rows = _rows_of(batch.prediction, at)
+            losses, name = pointwise(rows, truth, self.classes)
             losses = losses[~np.isnan(losses)]
             n, total = n + len(losses), total + float(losses.sum())
             if self._levels:
-                compared, loss = bounded(rows, labels[part], self.classes)
-                self._level = self._level.add(batch.major, compared[~np.isnan(compared)], loss)
+                compared, loss = bounded(rows, truth, self.classes)
+                self._level = self._level.add(major, compared[~np.isnan(compared)], loss)
         return Loss(n=n, total=total, name=name)
 
     # ------------------------------------------------------------------ gate
@@ -468,7 +491,7 @@ class Engine:
         assert batch.time is not None
         at = position - batch.first
         trial.add(
-            _rows_of(batch.prediction, at),
+            _rows_of(batch.prediction if batch.served is None else batch.served, at),
             _rows_of(batch.shadow, at),
             labels,
             self.classes,
@@ -597,21 +620,28 @@ class Engine:
     def _train_first(self, turn: Turn) -> Turn:
         if self._begun is None:
             return turn
-        initial = self._strategy.initial
-        assert initial is not None, "an untrained start has a version from the first row on"
-        if isinstance(initial, int):
-            due, waits = self._seen >= initial, f"{self._seen:,} of {initial:,} initial rows"
-        else:
-            until = self._begun + micros(initial)
-            due, waits = turn.now >= until, f"initial period until {moment(until):%Y-%m-%d %H:%M}"
+        due, waits = self._first_is_due(turn.now)
         if not due:
             return replace(turn, decisions=(Decision(False, waits),))
         self._initial_rows = self._seen
         self._anchor = turn.now
         decision = Decision(True, "end of the initial period")
         turn = self._fit(replace(turn, decisions=(decision,)), Plan(action="fit", decisions=(decision,)))
+        if self._tip is None:  # it waits for labels
+            self._initial_rows = None
+            return turn
         self._state = self._strategy.start()
         return turn
+
+    def _first_is_due(self, now: int) -> tuple[bool, str]:
+        """Whether the initial period is over, and up to when it lasts, in words."""
+        initial = self._strategy.initial
+        assert initial is not None, "an untrained start has a version from the first row on"
+        if isinstance(initial, int):
+            return self._seen >= initial, f"{self._seen:,} of {initial:,} initial rows"
+        assert self._begun is not None
+        until = self._begun + micros(initial)
+        return now >= until, f"initial period until {moment(until):%Y-%m-%d %H:%M}"
 
     def _start_untrained(self, batch: Batch) -> None:
         assert isinstance(self._learner, Updatable)
@@ -645,12 +675,14 @@ class Engine:
         chosen = self._strategy.window.select(cut)
         position = cut.position[chosen.index]
         if not len(position):
-            if first:
+            if first and not self._patient:
                 raise DataError(self._empty(turn.now, len(cut.position)))
             return _decided(turn, f"{plan.reason}: nothing to learn, {self._strategy.window} is empty")
         examples = self._book.examples(position, chosen.weights)
-        if first:
+        if first and not self._patient:
             _check_classes(examples)
+        elif first and (only := _only_class(examples)) is not None:
+            return _decided(turn, f"{plan.reason}: too early, all {len(examples):,} examples are {only!r}")
         elif self._initial_rows == 0 and len(self._highest) == 1 and (only := _only_class(examples)) is not None:
             # the first fit after an adoption has no initial period that would have gathered examples for it
             return _decided(turn, f"{plan.reason}: too early, all {len(examples):,} examples are {only!r}")
@@ -665,7 +697,7 @@ class Engine:
             return template.fit(examples, seed)
 
         # block sums depend, in the last bit, on where the grid of blocks lies: such a model is not shared
-        trained = self._try(turn, make, None if summed else key, first)
+        trained = self._try(turn, make, None if summed else key, first and not self._patient)
         if isinstance(trained, str):
             self._rejections += 1
             return _note(turn, f"{plan.reason}: training failed, the champion stays: {trained}")
@@ -923,8 +955,12 @@ class Engine:
     # ------------------------------------------------------------------ predict
 
     def _predict(self, turn: Turn, batch: Batch, *, unfit: bool) -> Turn:
+        if not len(batch):
+            return turn
+        if batch.said is not None:
+            return self._take_said(turn, batch, batch.said)
         champion = self._champion
-        if champion is None or not len(batch):
+        if champion is None:
             return turn
         before = self._trainer.cpu_seconds()
         try:
@@ -940,6 +976,44 @@ class Engine:
         seconds = self._trainer.cpu_seconds() - before
         minor = np.full(len(batch), champion.version.minor, dtype=np.int32)
         return self._say(turn, batch, prediction, champion.version.major, minor, predict=seconds, shadow=shadow)
+
+    def _take_said(self, turn: Turn, batch: Batch, said: Said) -> Turn:
+        """Rows come with what was said of them, which is their prediction; the champion predicts the others.
+
+        A model that cannot do what is left for it stops nobody: clients had their answers.
+        """
+        champion, told = self._champion, said.told
+        prediction = answered.widened(told.prediction, self.classes)
+        major, minor = told.major.copy(), told.minor.copy()
+        rest = np.flatnonzero(told.major < 0)
+        served = shadow = None
+        before = self._trainer.cpu_seconds()
+        if champion is not None:
+            try:
+                if len(rest):
+                    own = self._answer(champion, _some(batch.features, rest), batch.first + int(rest[0]), batch.start)
+                    prediction = answered.laid_over(prediction, rest, own)
+                    major[rest], minor[rest] = champion.version.major, champion.version.minor
+                turn, shadow = self._ask_shadow(turn, batch, champion)
+                if shadow is not None and not told.by(champion.version).all():
+                    served = self._ask(champion, batch)
+                if shadow is not None:
+                    turn = self._measure(turn, batch, champion)
+            except (DataError, LearnerError) as error:
+                turn, shadow = self._could_not(turn, champion, error), None
+        if (major < 0).all():
+            return turn
+        seconds = self._trainer.cpu_seconds() - before
+        return self._say(
+            turn, batch, prediction, -1, minor, predict=seconds, shadow=shadow, majors=major, served=served
+        )
+
+    def _could_not(self, turn: Turn, champion: Line, error: DataError | LearnerError) -> Turn:
+        """A champion that cannot predict is rolled back if it serves on trial, and else goes on."""
+        trial, gate = self._trial, self._gate
+        if trial is None or gate is None or gate.mode != "after" or champion is trial.base:
+            return _note(turn, f"not predicted: {self._told(error)}")
+        return self._turn_down(turn, trial, champion, trial.base, error)
 
     def _ask_shadow(self, turn: Turn, batch: Batch, champion: Line) -> tuple[Turn, Prediction | None]:
         """What the line that does not serve says of the batch; one that cannot say is turned down."""
@@ -974,7 +1048,19 @@ class Engine:
         return self._turn_down(turn, trial, champion, trial.base, error), trial.base
 
     def _ask(self, line: Line, batch: Batch) -> Prediction:
-        return self._answer(line, batch.features, batch.first, batch.start)
+        """What a version says of a batch: what it said when it was asked, and what it says now of the other rows."""
+        said = batch.said
+        if said is None:
+            return self._answer(line, batch.features, batch.first, batch.start)
+        prediction, there = answered.nothing(len(batch), said.told.prediction), np.zeros(len(batch), dtype=np.bool_)
+        for answers in (said.told, said.shadow):
+            if answers is not None and (by := np.flatnonzero(answers.by(line.version))).size:
+                own = answered.widened(_rows_of(answers.prediction, by), self.classes)
+                prediction, there[by] = answered.laid_over(prediction, by, own), True
+        if (rest := np.flatnonzero(~there)).size:
+            own = self._answer(line, _some(batch.features, rest), batch.first + int(rest[0]), batch.start)
+            prediction = answered.laid_over(prediction, rest, own)
+        return prediction
 
     def _answer(self, line: Line, features: Features, first: int, at: int) -> Prediction:
         try:
@@ -995,17 +1081,20 @@ class Engine:
         *,
         predict: float = 0.0,
         shadow: Prediction | None = None,
+        majors: NDArray[np.int32] | None = None,
+        served: Prediction | None = None,
     ) -> Turn:
         out, until = int((batch.known_at < NEVER).sum()), NEVER
         if self._wait:
             out, until = len(batch), max(int(batch.time.max()) + self._wait, _last_known(batch))
         if out:
-            waiting = PendingBatch(batch.first, len(batch), prediction, major, out, until)
+            waiting = PendingBatch(batch.first, len(batch), prediction, major, out, until, majors=majors, served=served)
             if shadow is not None:
                 waiting.shadow, waiting.time, waiting.trial = shadow, batch.time, self._trials
                 waiting.members = self._members(batch.features)
             self._pending.add(waiting)
-        said = Predicted(first=batch.first, time=batch.time, prediction=prediction, major=major, minor=minor)
+        by = np.full(len(batch), major, dtype=np.int32) if majors is None else majors
+        said = Predicted(first=batch.first, time=batch.time, prediction=prediction, major=by, minor=minor)
         return replace(turn, predicted=said, predict_cpu_seconds=turn.predict_cpu_seconds + predict)
 
     # ------------------------------------------------------------------ rows that share a turn
@@ -1143,6 +1232,11 @@ def _rows_of(prediction: Prediction, at: NDArray[np.int64]) -> Prediction:
         classes=prediction.classes,
         values=None if prediction.values is None else prediction.values[at],
     )
+
+
+def _some(features: Features, rows: NDArray[np.int64]) -> Features:
+    """Some of the rows; where it is all, these very ones: how rows lie can change the last bit of a sum."""
+    return features if len(rows) == len(features) else features.take(rows)
 
 
 def _words_in(examples: Examples) -> list[str]:

@@ -24,7 +24,7 @@ import sqlalchemy as sa
 from perennial.core.errors import ConfigError, DataError, FormatError
 from perennial.stream import ingest
 from perennial.stream.feed import Feed, OffsetGone, Owned, Position, SourceAway, feed_of
-from perennial.stream.ingest import Append, IngestFeed, IngestLog, KeyTaken, append_together
+from perennial.stream.ingest import Append, IngestFeed, IngestLog, KeyTaken, append_together, together
 from perennial.stream.sources import open_source
 from tests import postgres
 
@@ -234,7 +234,7 @@ def test_rows_that_do_not_fit_are_refused_whole(tmp_path, column, given, told):
     [
         (pa.schema({"x": pa.null()}), "holds nothing yet: say what it will hold"),
         (pa.schema({"x": pa.list_(pa.int64())}), "which no learner reads"),
-        (pa.schema({"x": pa.binary()}), "which no learner reads"),
+        (pa.schema({"x": pa.large_binary()}), "which no learner reads"),
         (pa.schema([("x", pa.int64()), ("x", pa.int64())]), "each a name of its own"),
         (pa.schema([]), "each a name of its own"),
     ],
@@ -248,15 +248,63 @@ def test_a_log_holds_what_learners_read(tmp_path, given, told):
 def test_several_logs_take_rows_in_one_transaction(url):
     """All of it is durable, or nothing: what was asked and what became of it do not come apart."""
     with IngestLog.open(url("calls"), SCHEMA) as calls, IngestLog.open(url("labels"), SCHEMA) as labels:
-        together = [Append(log=labels, rows=rows(0, 1)), Append(log=calls, rows=rows(0, 2), key="a"),
-                    Append(log=calls, rows=rows(2, 3)), Append(log=calls, rows=rows(0, 2), key="a")]  # fmt: skip
-        assert append_together(together) == [True, True, True, False]
+        several = [Append(log=labels, rows=rows(0, 1)), Append(log=calls, rows=rows(0, 2), key="a"),
+                   Append(log=calls, rows=rows(2, 3)), Append(log=calls, rows=rows(0, 2), key="a")]  # fmt: skip
+        assert append_together(several) == [True, True, True, False]
         assert append_together([]) == []
         with pytest.raises(KeyTaken, match=r"key 'a' was used before for other rows .*nothing was written") as caught:
             append_together([Append(log=labels, rows=rows(9, 10)), Append(log=calls, rows=rows(8, 9), key="a")])
         assert caught.value.index == pickle.loads(pickle.dumps(caught.value)).index == 1
     assert read(url("calls"))[0] == [0, 1, 2]
     assert read(url("labels"))[0] == [0]
+
+
+def test_whoever_must_look_before_it_appends_holds_the_lock(url):
+    """What it finds in tables of its own is so until it is done; what raises leaves nothing behind."""
+    table = sa.table("own", sa.column("n", sa.Integer))
+    with IngestLog.open(url(), SCHEMA) as log:
+        with together([log]) as writing:
+            own = f"{writing.schema}.own" if writing.schema else "own"
+            table.schema = writing.schema or None
+            writing.connection.execute(sa.text(f"CREATE TABLE {own} (n integer)"))
+            writing.connection.execute(table.insert(), {"n": 0})
+        with pytest.raises(ZeroDivisionError), together([log]) as writing:  # noqa: PT012 - what was done before it
+            writing.append(log, rows(90, 99), key="never")
+            writing.connection.execute(table.insert(), {"n": 99})
+            _ = 1 / 0
+
+        def count():
+            for _ in range(10):
+                with together([log]) as writing:
+                    n = writing.connection.execute(sa.select(sa.func.max(table.c.n))).scalar_one()
+                    writing.append(log, rows(n, n + 1))
+                    writing.connection.execute(table.insert(), {"n": n + 1})
+
+        threads = [threading.Thread(target=count) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert read(url())[0] == list(range(40))
+        assert log.append(rows(40, 41), key="never")
+
+
+def test_a_key_may_stand_for_more_than_rows(url):
+    """For what was sent, of which the rows are only a part: known to all, and in order."""
+    with IngestLog.open(url(), SCHEMA) as log:
+        with together([log]) as writing:
+            assert writing.known(log, ["k", "l"]) == {}
+            assert writing.remember(log, "k", "digest")
+            assert not writing.remember(log, "k", "digest")
+            assert writing.append(log, rows(0, 2), key="rows")
+            assert not writing.append(log, rows(0, 2), key="rows")
+        with together([log]) as writing:
+            assert writing.known(log, ["k", "l", "k"]) == {"k": "digest"}
+            assert not writing.remember(log, "k", "digest")
+            with pytest.raises(KeyTaken, match="key 'k' was used before"):
+                writing.remember(log, "k", "another")
+            writing.append(log, rows(2, 3))  # the transaction goes on
+    assert read(url())[0] == [0, 1, 2]
 
 
 def test_logs_of_one_transaction_are_of_one_database(tmp_path):

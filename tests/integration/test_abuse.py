@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.serving import deploy, serving
 
 from perennial.server import tokens
+from tests.serving import deploy, serving
 
 BODY = 64 * 1024  #: the largest request of this server
 PATIENCE = 1.0  #: seconds that it waits for a client

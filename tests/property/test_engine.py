@@ -186,7 +186,7 @@ def told_by(prepared, strategy, bundle):
         for i, minor in enumerate(said.minor.tolist()):
             p = said.prediction
             code = int(p.codes[i])
-            row = (said.first + i, p.classes[code] if code >= 0 else code, f"{said.major}.{minor}")
+            row = (said.first + i, p.classes[code] if code >= 0 else code, f"{said.major[i]}.{minor}")
             chances = {} if p.proba is None else dict(zip(p.classes, p.proba[i].tolist(), strict=True))
             out.append((*row, {k: v for k, v in chances.items() if v == v and v != 0}))
     return out, joined, engine.classes

@@ -78,7 +78,7 @@ class Run:
             if (p := turn.predicted) is not None:
                 codes = p.prediction.codes.tolist()
                 names = [p.prediction.classes[c] if c >= 0 else c for c in codes]
-                numbers = [f"{p.major}.{m}" for m in p.minor.tolist()]
+                numbers = [f"{major}.{m}" for major, m in zip(p.major.tolist(), p.minor.tolist(), strict=True)]
                 out += list(zip(range(p.first, p.first + len(codes)), names, numbers, strict=True))
         return out
 

@@ -35,6 +35,7 @@ _SHOWN = (
     "ended",
     "collected",
     "waiting",
+    "waiting for examples",
     "retrying",
     "trial",
     "hook failed",

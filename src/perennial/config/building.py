@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from perennial.config.checking import STREAM_NAMES, as_problem
 from perennial.config.problems import Problem, Steps, refuse
-from perennial.config.records import Config, Model
+from perennial.config.records import SERVE, Config, Model
 from perennial.core.errors import ConfigError
 from perennial.core.protocols import Gate, Learner, Updatable
 from perennial.metrics.money import Prices
@@ -206,9 +206,21 @@ def _stream(config: Config, folder: Path, reads: bool) -> Stream:
     given = config.stream
     label = given.label
     seen = str if reads else Unseen
+    served = given.source == SERVE
+    name: str | None
+    labels: str | None
+    if served:
+        from perennial.config.deploying import name_of
+        from perennial.config.serving import inbox_of
+
+        inbox = inbox_of(config, folder)
+        name, source, labels = name_of(config), inbox.url("rows"), inbox.url("labels")
+    else:
+        name, source = config.name, seen(_source(given.source, folder))
+        labels = seen(_source(given.labels, folder)) if given.labels is not None else None
     return Stream(
-        seen(_source(given.source, folder)),
-        name=config.name,
+        source,
+        name=name,
         time=given.time,
         target=label.column,
         time_zone=given.time_zone,
@@ -230,7 +242,8 @@ def _stream(config: Config, folder: Path, reads: bool) -> Stream:
         features=given.features.build if given.features is not None else None,
         lookback=given.features.lookback if given.features is not None else None,
         lateness=given.lateness,
-        labels=seen(_source(given.labels, folder)) if given.labels is not None else None,
+        labels=labels,
+        served=served,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -19,6 +20,8 @@ from perennial.gate import Golden as PairedGolden
 from perennial.gate import Slice as PairedSlice
 from perennial.metrics.money import Prices
 from perennial.stream.quality import Quality as BatchQuality
+
+SERVE = "serve"  #: the source of a deployment that takes in what servers write
 
 Names = Annotated[tuple[str, ...], Strict(False)]
 
@@ -67,7 +70,7 @@ class Stream(Record):
     """Where rows come from, what each column is for, and how rows are cut into batches."""
 
     source: str
-    """A Parquet or CSV file, a folder of them, or a glob."""
+    """A Parquet or CSV file, a folder of them, or a glob; or serve, what servers answered and what came back."""
     time: str
     """Column of event times."""
     label: Label
@@ -98,6 +101,35 @@ class Stream(Record):
     """The class that metrics of two classes are about."""
     labels: str | None = None
     """A log of labels that arrived apart from their rows: files, or a table."""
+    columns: dict[str, Literal["number", "integer", "text", "boolean", "time"]] | None = None
+    """With `source: serve`: what rows hold, and the label, where no example was pushed that says it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _served(cls, given: Any) -> Any:
+        """What a stream that is served is unless it is said otherwise."""
+        if not isinstance(given, Mapping) or given.get("source") != SERVE:
+            return given
+        return {"time": "time", "id": "id", "lateness": timedelta(minutes=1), "batch": "10s", **given}
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.source != SERVE:
+            if self.columns is not None:
+                raise ConfigError("columns", [*self.columns], "they are of `source: serve`; a file says what it holds")
+            return self
+        if self.labels is not None:
+            raise ConfigError("labels", self.labels, "what is served has its own label log: take it out")
+        if self.label.known_at is not None:
+            need = "labels are known when they are received: take it out; pushed rows may say, in a column `known_at`"
+            raise ConfigError("label.known_at", self.label.known_at, need)
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        whole = handler(core_schema)
+        handler.resolve_ref_schema(whole)["required"].remove("time")  # it has a default where the source is `serve`
+        return whole
 
 
 class Made(Record):
@@ -526,6 +558,10 @@ class Gate(Made):
     """The longest that the prediction of one row may take."""
     held_out: Span | None = None
     """How much of the newest labelled rows a fit leaves out, for evidence at once."""
+    canary: float = 0.0
+    """The share of served requests that a challenger answers; 0.05 is one in twenty keys."""
+    shadow: float = 0.0
+    """The share of served requests that champion and challenger are both asked about, one of them unseen."""
 
     def build(self) -> PairedGate:
         """The gate itself."""

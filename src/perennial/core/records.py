@@ -221,6 +221,32 @@ class WaitingChanges:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What was said of n rows when they were asked about, and which version said it.
+
+    ``major`` and ``minor`` int32 (n,) are its number, -1 where nobody said anything. The prediction's codes, and the
+    columns of its probabilities, are places in the class table of then, which has only grown since; where nothing was
+    said, codes are :data:`ABSTAINED`, and probabilities and values NaN.
+    """
+
+    major: NDArray[np.int32]
+    minor: NDArray[np.int32]
+    prediction: Prediction
+
+    def by(self, version: Version) -> NDArray[np.bool_]:
+        """Which rows this very version answered, shape (n,)."""
+        return np.asarray((self.major == version.major) & (self.minor == version.minor))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What clients were told of the rows of a batch, and what another version said beside it, unseen by them."""
+
+    told: Answers
+    shadow: Answers | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """Rows that arrive together, with bounds fixed by the data.
 
@@ -251,6 +277,8 @@ class Batch:
         trained one after the other.
     revisions : Revisions, optional
         Labels from a separate log that became known since the batch before.
+    said : Said, optional
+        What was said of the rows before they came: that is then their prediction.
     """
 
     start: int
@@ -268,6 +296,7 @@ class Batch:
     late: NDArray[np.bool_] | None = None
     apart: bool = False
     revisions: Revisions | None = None
+    said: Said | None = None
 
     def __len__(self) -> int:
         return len(self.time)
@@ -429,13 +458,14 @@ class Joined:
 class Predicted:
     """The predictions of a turn: row ``i`` of the batch has position ``first + i``.
 
-    ``minor`` int32 (n,) is the MINOR that predicted each row; it varies only when rows share a turn.
+    ``major`` and ``minor`` int32 (n,) say which version predicted each row; they vary when rows share a turn, and where
+    rows were answered before they came. -1 where none did.
     """
 
     first: int
     time: NDArray[np.int64]
     prediction: Prediction
-    major: int
+    major: NDArray[np.int32]
     minor: NDArray[np.int32]
 
 

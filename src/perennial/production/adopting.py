@@ -108,6 +108,9 @@ def adopt(
         If somebody else took over.
     """
     _refuse_begun(deployment, ledger, source)
+    if not deployment.begun():
+        need = "say what rows hold, and the label: the inbox is empty, and the model's file does not tell"
+        raise ConfigError("columns", None, need)
     file = _fetched(source)
     learner = deployment.learner
     if not isinstance(learner, Adopts):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ from perennial.production.observing import Observing
 from perennial.strategies import Strategy
 from perennial.stream import Stream
 from perennial.stream.canonical import least_delay
+from perennial.stream.inbox import Inbox, InboxLogs, ready
 from perennial.stream.labelled import check_readable, read_labelled
 from perennial.stream.quality import Quality
 
@@ -58,6 +60,11 @@ class Deployment:
         In which forms models may be saved, and which types besides ours may be in them.
     observe : bool
         Decide and record, and train and judge nothing: needs a champion that is there already, and ends its trial.
+    inbox : Inbox, optional
+        Of a stream that is served: where its logs are, feedback among them.
+    columns : mapping, optional
+        With ``inbox``: Arrow types of the columns and the label, to make the logs by; else examples that are pushed
+        say what they hold, and a run waits for them.
     accept : bool
         Go on although settings are not those that the deployment was begun with.
 
@@ -81,6 +88,8 @@ class Deployment:
     retention: timedelta | Literal["none"] | None = None
     seed: int = 0
     trust: Trust = field(default_factory=Trust)
+    inbox: Inbox | None = None
+    columns: Mapping[str, Any] | None = None
     observe: bool = False
     accept: bool = False
 
@@ -109,6 +118,23 @@ class Deployment:
         """The strategy's model as a learner."""
         return as_learner(self.strategy.model)
 
+    def begun(self) -> bool:
+        """Whether it is known what rows hold; the logs of an inbox are made, if the settings say what to make.
+
+        Raises
+        ------
+        ConfigError
+            If the inbox holds other columns.
+        SourceAway, DataError
+            If it cannot be written.
+        """
+        if self.inbox is None or ready(self.inbox):
+            return True
+        if self.columns is None:
+            return False
+        InboxLogs.open(self.inbox, self.stream, self.columns).close()
+        return True
+
     def load(self, blob: bytes) -> Learner:
         """A learner of this deployment from what the ledger kept; raises ``FormatError`` if it cannot be trusted."""
         return self.learner.load(blob, self.trust.recorded(sha256(blob)))
@@ -136,6 +162,7 @@ class Deployment:
             forgets=self.forgets,
             prices=self.prices,
             golden=golden,
+            patient=self.stream.served,
         )
 
     def identity(self) -> dict[str, str | None]:

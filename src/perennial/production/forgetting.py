@@ -60,7 +60,7 @@ def check(deployment: Deployment) -> None:
         )  # fmt: skip
     for setting in ("source", "labels"):
         address = getattr(deployment.stream, setting)
-        if is_url(address) and Address.of(address).keep:
+        if is_url(address) and Address.of(address, there=False).keep:
             raise ConfigError(
                 f"stream.{setting}", str(address), "an ingest log is the deployment's own, and with retention none it "
                 "keeps nothing that was taken: leave out `keep`",

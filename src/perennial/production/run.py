@@ -28,20 +28,28 @@ from perennial.engine import Engine, Event
 from perennial.gate import Gate
 from perennial.learners.golden import GOLDEN_ROWS, golden_set
 from perennial.ledger.errors import AliasMoved
-from perennial.ledger.records import ALIASES, Alias, AliasChange, AliasName, Entry, Lease, Saved, Segment
+from perennial.ledger.records import Alias, AliasChange, AliasName, Entry, Lease, Saved, Segment
 from perennial.ledger.sql import SqlLedger
 from perennial.production import checkpoint, erasing, forgetting, outcomes, tables
 from perennial.production.deployment import Deployment
 from perennial.production.erasing import Erased
 from perennial.production.forgetting import Thinning
+from perennial.production.freshness import FreshLabels
 from perennial.production.trainer import SavingTrainer
 from perennial.stream.calendar import Calendar
+from perennial.stream.inbox import erase
+from perennial.stream.ingest import IngestFeed
 from perennial.stream.intake import Arrived, Bounds, Intake
 from perennial.stream.label_log import id_digest
 
 #: how differently champion and challenger are taken to see rows, where nothing is known yet: the share of rows that one
 #: of them gets wrong, and for a regression the spread of the differences of errors, in mean errors of the champion
 DISAGREEMENT, SPREAD = 0.1, 0.3
+
+#: how long a stream that is served, and lies still, is not asked again what time alone would bring
+_PAUSE = 60_000_000
+#: in how many turns feedback that is old enough goes once
+_SELDOM = 64
 
 Kind = Literal["batch", "tick", "close", "operator"]
 Tell = Callable[[str, dict[str, Any]], None]  #: takes an event's name and its facts
@@ -103,6 +111,8 @@ class Run:
                 f"forgets={deployment.forgets})",
             )  # fmt: skip
         self._adopted: Mapping[str, Any] = {}  # about the model that is being adopted
+        self._acts_from = -NEVER  # when the engine is next asked what it would do without a label
+        self._feedback = IngestFeed(deployment.inbox.url("feedback")) if deployment.inbox is not None else None
         self._recover()
 
     @property
@@ -122,11 +132,12 @@ class Run:
             self._deployment.stream, self._learner.task, find=self._ledger.waiting, forgiving=self._deployment.accept
         )
         self._engine: Engine | None = None
-        self._aliases = {name: self._ledger.alias(name) for name in ALIASES}
+        self._aliases = self._ledger.pointers()
         self._alive = self._ledger.segments()
         self._now: int | None = None
         self._closed = False
         self._on_trial: int | None = None  # number of the trial that is on
+        self._fresh = FreshLabels()
         self._first: int | None = None  # instant of the first turn
         self._identity = self._deployment.identity()
         if head.turn >= 0:
@@ -136,7 +147,7 @@ class Run:
                 f"deployment {self._deployment.name!r} has no champion to observe: run it without --observe first"
             )
         self._intake.refresh()
-        self._trim()  # of a turn whose process died between its commit and this
+        self._trim(seldom=True)  # of a turn whose process died between its commit and this
         reach("recover.after")
 
     def _restore(self, state: State) -> None:
@@ -148,6 +159,7 @@ class Run:
                 "perennial run --accept"
             )
         self._now, self._closed, self._first = about["now"], about["closed"], about["first"]
+        self._fresh = FreshLabels.from_plain(about.get("fresh", []))
         self._intake.restore(state.part("intake"))
         kept = state.part("engine")
         models = {number: self.model(number) for number in kept.plain["versions"]}
@@ -213,6 +225,8 @@ class Run:
         if not isinstance(calendar, Calendar) or newest is None or self._closed:
             return False
         start, _, oldest = _starts(calendar, micros(now - EPOCH), self._intake.zone)
+        if self._deployment.stream.served:
+            return self._idle_served(start)
         if newest < oldest and not self._intake.log_tells(oldest, start):
             return False
         pending = self._intake.pending_start
@@ -220,11 +234,33 @@ class Run:
             return pending < start and self._step(True)
         if self._engine is None or self._now is None or self._now >= start:
             return False
+        self._take_tick(start)
+        return True
+
+    def _idle_served(self, start: int) -> bool:
+        """What the clock brings a stream that is served, which is always alive: nothing where there is nothing to do.
+
+        Rows of a time that is over are a batch. Labels wait at most for the next start of one, however old they are,
+        and without labels a turn is taken only where the engine would act; what then stands in its way is not asked
+        for again within a minute.
+        """
+        pending = self._intake.pending_start
+        if pending is not None:
+            return pending < start and self._step(True)
+        if self._engine is None or self._now is None or self._now >= start:
+            return False
+        if not self._intake.log_tells_late(start, self._now):
+            if start < self._acts_from or not self._engine.acts(start):
+                return False
+            self._acts_from = start + _PAUSE
+        self._take_tick(start)
+        return True
+
+    def _take_tick(self, start: int) -> None:
         lines = self._intake.look_at_log(start)
         revisions = self._intake.tick(lines, start)
         self._intend({"tick": start} | _fixed(lines))
         self._tick(start, revisions)
-        return True
 
     def _tick(self, start: int, revisions: Revisions | None) -> None:
         assert self._engine is not None
@@ -355,7 +391,7 @@ class Run:
             raise ConfigError("key", key, "the stream names no `key` column, so nobody can say whose rows these are")
         while self._intake.owned and self._intent is not None and self._step(False):
             pass  # its bounds count rows that may go now: it is taken first
-        waiting = self._intake.erase_waiting(key)
+        waiting = self._erase_waiting(key)
         marks: dict[str, NDArray[np.bool_]] = {}
         words: dict[str, set[int]] = {}
         lonely: dict[str, set[int]] = {}
@@ -395,6 +431,21 @@ class Run:
             versions=erasing.touched(versions, positions, self._aliases["champion"].version),
             waiting=waiting,
         )
+
+    def _erase_waiting(self, key: str) -> int:
+        """Take a subject's rows out of a source that is ours, and what refers to them; says how many rows."""
+        inbox, stream = self._deployment.inbox, self._deployment.stream
+        if inbox is None:
+            return self._intake.erase_waiting(key)
+        self._intake.refuse_built()
+        ids: list[str] = []
+        for segment in self._alive:
+            batch = tables.from_bytes(self._ledger.get(segment.digest)).combine_chunks()
+            theirs = batch.column("id").filter(pa.array(erasing.rows_of(batch, key))).to_pylist()
+            ids += [one for one in theirs if one is not None]
+        gone = erase(inbox, stream, key, ids)
+        self._intake.refresh()
+        return gone
 
     def _categories(self, batch: Any) -> list[str]:
         schema = self._intake.schema
@@ -474,9 +525,10 @@ class Run:
         """A champion that an operator appointed since the last turn is an input of this one."""
         if self._engine is None:
             return False
-        alias = self._ledger.alias("champion")
-        if alias.generation != self._aliases["champion"].generation:  # an operator moves `previous` with it
-            self._aliases = {name: self._ledger.alias(name) for name in ALIASES}
+        # an operator moves `previous` with the champion, and gives the challenger another share of the requests: a turn
+        # that went on from what was there before would only find out when it commits
+        self._aliases = self._ledger.pointers()
+        alias = self._aliases["champion"]
         serving = self._engine.serving
         if alias.version is None or alias.version == serving or alias.actor == "run":
             return False
@@ -494,7 +546,8 @@ class Run:
     def _commit(self, kind: Kind, turn: Turn, batch: Batch | None, arrived: Arrived | None) -> None:
         assert self._engine is not None
         ledger = self._ledger
-        versions = self._versions(turn)
+        fresh = self._fresh.plus(turn.joined.known_at[~turn.joined.revised])
+        versions = self._versions(turn, fresh)
         now = turn.now
         if self._now is not None and self._first is not None:  # before the first row it was the clock's, of an adoption
             now = max(self._now, now)
@@ -505,6 +558,7 @@ class Run:
             segment, thinned = self._segment(arrived), []
             released = self._released(turn.now, segment)
         self._first = turn.now if self._first is None and batch is not None else self._first
+        self._fresh = FreshLabels() if turn.trained else fresh
         whole = self._whole_state(now, closed)
         entry = Entry(
             turn=self._turn,
@@ -548,13 +602,18 @@ class Run:
         self._say(entry, turn)
         self._trim()  # never before: a source of ours holds rows until the ledger does
 
-    def _trim(self) -> None:
+    def _trim(self, *, seldom: bool = False) -> None:
+        """Let sources of ours go of what is durable here, and ``seldom``, as nobody reads it, feedback of its age."""
         self._intake.trim(within=self._deployment.forgets)
+        if self._feedback is not None and (seldom or self._deployment.forgets or self._turn % _SELDOM == 0):
+            self._feedback.expire()
 
     def _whole_state(self, now: int, closed: bool) -> State:
         """All that the next turn depends on."""
         assert self._engine is not None
-        about = {"identity": self._identity, "now": now, "closed": closed, "first": self._first}
+        about: dict[str, Any] = {"identity": self._identity, "now": now, "closed": closed, "first": self._first}
+        if self._deployment.stream.served:
+            about["fresh"] = self._fresh.to_plain()
         engine = replace(self._engine.state(), models={}).under("engine")
         return State.join(State(plain={"run": about}), engine, self._intake.state().under("intake"))
 
@@ -575,8 +634,9 @@ class Run:
             return ""
         return self._ledger.put(tables.labels(turn.joined, turn.classes))
 
-    def _versions(self, turn: Turn) -> tuple[Saved, ...]:
-        """Each version of the turn, with its model in the ledger."""
+    def _versions(self, turn: Turn, fresh: FreshLabels) -> tuple[Saved, ...]:
+        """Each version of the turn, with its model in the ledger, and of a served stream what was ``fresh`` in it."""
+        facts = fresh.facts() if self._deployment.stream.served else None
         lessons = {lesson.version: lesson for lesson in turn.lessons}
         made = iter(self._trainer.made)
         out = []
@@ -585,7 +645,8 @@ class Run:
                 out.append(self._started(version))
                 continue
             kept = next(made)
-            out.append(self._saved(version, kept.blob, kept.state, kept.cpu_seconds, lessons.get(version.number)))
+            saved = self._saved(version, kept.blob, kept.state, kept.cpu_seconds, lessons.get(version.number))
+            out.append(saved if facts is None else replace(saved, facts={**saved.facts, "labels": facts}))
         return tuple(out)
 
     def _started(self, version: Version) -> Saved:
@@ -665,10 +726,27 @@ class Run:
             before = self._aliases[name]
             if before.version != version:
                 reason = self._why(turn, version) if version is not None else ""
+                canary, shadow = self._shares(turn, before, version) if name == "challenger" else (0.0, 0.0)
                 out.append(
-                    AliasChange(alias=name, version=version, generation=before.generation, reason=reason, at=turn.now)
-                )
+                    AliasChange(
+                        alias=name, version=version, generation=before.generation, reason=reason, at=turn.now,
+                        canary=canary, shadow=shadow,
+                    )
+                )  # fmt: skip
         return tuple(out)
+
+    def _shares(self, turn: Turn, before: Alias, version: str | None) -> tuple[float, float]:
+        """What a challenger gets of the requests that are served: what the gate says, when its trial begins.
+
+        The newest version of a line that goes on learning keeps what the line has, which an operator may have set.
+        """
+        gate = self._deployment.gate
+        if version is None or not isinstance(gate, Gate) or gate.mode != "before":
+            return 0.0, 0.0
+        settled = any(verdict.outcome != "keep" for verdict in turn.verdicts)
+        if before.version is None or settled or before.version.partition(".")[0] != version.partition(".")[0]:
+            return gate.canary, gate.shadow
+        return before.canary, before.shadow
 
     def _why(self, turn: Turn, version: str) -> str:
         """Why a version is pointed at: a verdict for it, one against what took its place, or why it was trained."""
@@ -690,6 +768,8 @@ class Run:
                 reason=change.reason,
                 actor=change.actor,
                 at=change.at,
+                canary=change.canary,
+                shadow=change.shadow,
             )
 
     # ------------------------------------------------------------------ what is told

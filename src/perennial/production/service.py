@@ -20,6 +20,11 @@ from perennial.stream.feed import SourceAway
 
 Mode = Literal["once", "until-end", "follow"]
 
+_EXAMPLES = (
+    "nothing says yet what rows hold: push labelled rows,  perennial push FILE,  or give the columns and the label,  "
+    "stream: {columns: {age: number, job: text, ...}}"
+)
+
 RETRIES = 8  #: failures of the storage in a row until a run gives up: about two minutes
 
 
@@ -127,8 +132,17 @@ def keep_current(
     """
     before, failures = ledger.head().turn, 0
     run: Run | None = None
+    told = False
     while not stopped():
         try:
+            if run is None and not deployment.begun():
+                if not told:
+                    tell("waiting for examples", {"deployment": deployment.name, "note": _EXAMPLES})
+                    told = True
+                if mode != "follow":
+                    break
+                wait(poll)
+                continue
             if run is None:
                 if failures:  # it may have run out while nobody could take it over; LeaseLost if somebody did
                     ledger.renew(lease, lease.ttl)

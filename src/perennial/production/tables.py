@@ -29,7 +29,8 @@ def predictions(predicted: Predicted, *, times: bool = True) -> bytes:
         for j, label in enumerate(told.classes if told.proba is not None else ()):
             assert told.proba is not None
             columns[f"proba_{label}"] = np.ascontiguousarray(told.proba[:, j])
-    columns["version"] = pa.array([f"{predicted.major}.{minor}" for minor in predicted.minor.tolist()])
+    numbers = zip(predicted.major.tolist(), predicted.minor.tolist(), strict=True)
+    columns["version"] = pa.array([None if major < 0 else f"{major}.{minor}" for major, minor in numbers], pa.string())
     return to_bytes(pa.table(columns))
 
 

@@ -139,7 +139,7 @@ class Spill:
         columns: dict[str, NDArray[Any]] = {
             "row": np.arange(said.first, said.first + n),
             "time": said.time,
-            "major": np.full(n, said.major, dtype=np.int32),
+            "major": said.major,
             "minor": said.minor,
         }
         if prediction.codes is not None:

@@ -23,7 +23,7 @@ from perennial.server.access import Identity, require
 from perennial.server.failures import Refused
 
 if TYPE_CHECKING:
-    from starlette.datastructures import State
+    from perennial.server.answering import Parts
 
 REASON = 1000  #: characters of a reason
 Status = Literal["champion", "challenger", "previous", "rejected", "retired"]
@@ -43,7 +43,7 @@ class Word(BaseModel):
     )
 
 
-def routes(state: State) -> APIRouter:
+def routes(state: Parts) -> APIRouter:
     """The routes of an application with this state."""
     router = APIRouter(tags=["operating"])
     reads = [Depends(require("read"))]
@@ -114,7 +114,7 @@ def routes(state: State) -> APIRouter:
 
 
 @contextmanager
-def _reading(state: State) -> Iterator[SqlLedger]:
+def _reading(state: Parts) -> Iterator[SqlLedger]:
     """The ledger of the deployment; until a run made it, the answer is to ask again."""
     deployment = state.deployment
     try:
@@ -164,7 +164,7 @@ def _standing(ledger: SqlLedger) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _champion(state: State, ledger: SqlLedger) -> dict[str, Any]:
+def _champion(state: Parts, ledger: SqlLedger) -> dict[str, Any]:
     now, previous = ledger.alias("champion"), ledger.alias("previous")
     slot = state.models.champion if state.models is not None else None
     return {

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from perennial.core.errors import ConfigError, DataError, nearest
 from perennial.core.state import State
+from perennial.stream.answered import COLUMNS
 from perennial.stream.encoding import Encoder
 from perennial.stream.instants import Instants, Order, where
 from perennial.stream.joining import Entry, LabelRule, label_type
@@ -72,7 +73,7 @@ class Canonical:
     ) -> None:
         self._stream, self._types, self._extra = stream, dict(types), extra
         self._time = Instants(stream.time, types[stream.time], stream.time_zone)
-        self._order = Order(stream.time, stream.span("lateness"))
+        self._order = Order(stream.time, stream.span("lateness"), patient=stream.served)
         self._known = None
         if stream.known_at is not None and stream.known_at in types:
             self._known = Instants(stream.known_at, types[stream.known_at], stream.time_zone, ordered=False)
@@ -91,8 +92,9 @@ class Canonical:
             wait=stream.span("label_wait"),
         )
         self._has_log = label_log is not None
-        self._features = [n for n in types if n not in stream.roles.values() and n not in stream.drop]
-        self._lookback = self._make_lookback()
+        apart = (*stream.roles.values(), *stream.drop, *(COLUMNS if stream.served else ()))
+        self._features = [n for n in types if n not in apart]
+        self.lookback = self._make_lookback()  #: None where features are the columns themselves
         self._encoder: Encoder | None = None
         self._encoded = 0  # rows of features encoded so far: look-back features lag behind
         self.rows = 0  #: rows taken so far
@@ -117,7 +119,7 @@ class Canonical:
     @property
     def looks_back(self) -> bool:
         """Whether features are built from past rows, and the last instant's wait for its end."""
-        return self._lookback is not None
+        return self.lookback is not None
 
     def instants(self, rows: Any, origin: Origin, first: int | None = None) -> NDArray[np.int64]:
         """Event times of rows that follow those taken so far, shape (n,)."""
@@ -137,7 +139,7 @@ class Canonical:
         self.rows += len(time)
         self._last = [int(time[-1]), *self._time.state()[1:]]
         features = None
-        if self._lookback is None:
+        if self.lookback is None:
             features = rows.select(self._features)
         elif len(time) > looked:
             features = self.look(rows.slice(looked), time[looked:])
@@ -145,13 +147,18 @@ class Canonical:
 
     def look(self, rows: Any, time: NDArray[np.int64]) -> Any:
         """Features of rows whose instant is over; of rows that are not taken yet, too."""
-        assert self._lookback is not None
+        assert self.lookback is not None
+        return self.lookback.feed(rows.select(list(self.looked_at)), time)
+
+    @property
+    def looked_at(self) -> tuple[str, ...]:
+        """The columns that features which look back are built from: time, key, and all that may be features."""
         seen = [n for n in (self._stream.time, self._stream.key, *self._features) if n is not None]
-        return self._lookback.feed(rows.select(list(dict.fromkeys(seen))), time)
+        return tuple(dict.fromkeys(seen))
 
     def finish(self) -> Any:
         """Features of rows that wait for the end of their instant; None if there are none."""
-        return None if self._lookback is None else self._lookback.finish()
+        return None if self.lookback is None else self.lookback.finish()
 
     def begin(self, types: Mapping[str, Any], words: Mapping[str, Sequence[str]]) -> None:
         """Know the features, and words of category columns with their codes, before any row."""
@@ -170,7 +177,7 @@ class Canonical:
         """Type of each feature; None as long as only rows can tell: those that a function builds."""
         if self._encoder is not None:
             return self._encoder.types
-        return None if self._lookback is not None else {name: self._types[name] for name in self._features}
+        return None if self.lookback is not None else {name: self._types[name] for name in self._features}
 
     def encode(self, table: Any) -> tuple[dict[str, Any], NDArray[np.uint8]]:
         """Stored columns of a feature table, the digests of rows among them, and these digests, shape (n, 16)."""
@@ -200,7 +207,10 @@ class Canonical:
         if stream.lateness is not None:
             out["late"] = pa.array(late)
         if stream.weight is not None:
-            out["weight"] = _weights(rows.column(stream.weight), stream.weight, first, origin)
+            weights = rows.column(stream.weight)
+            if stream.served:  # a client's mistake: the row is learned with no weight
+                weights = pa.array(np.where(_no_weights(values := _floats(weights)), 0.0, values))
+            out["weight"] = _weights(weights, stream.weight, first, origin)
         for role in ("group", "id", "key"):
             if (column := getattr(stream, role)) is not None:
                 out[role] = rows.column(column)
@@ -221,7 +231,9 @@ class Canonical:
             known = self._known.convert(rows.column(stream.known_at), first, origin)
         labels, known_at = self.rule.apply(labels, time, known, first, origin)
         if self._has_log:
-            labels, known_at = self.rule.join(rows.column(stream.id).to_pylist(), labels, known_at, time, first)
+            # of a stream that is served, an id may be many rows': its log says of each label which row it is about
+            ids = range(first, first + len(time)) if stream.served else rows.column(stream.id).to_pylist()
+            labels, known_at = self.rule.join(ids, labels, known_at, time, first)
         return labels, known_at
 
     def warnings(self) -> list[str]:
@@ -252,8 +264,8 @@ class Canonical:
 
     def erase(self, key: str, words: Mapping[str, Collection[str]]) -> None:
         """Forget past rows of a subject, and words of category columns that nobody else used."""
-        if self._lookback is not None:
-            self._lookback.erase(key)
+        if self.lookback is not None:
+            self.lookback.erase(key)
         for name, gone in words.items():
             self.encoder.erase(name, gone)
 
@@ -270,7 +282,7 @@ class Canonical:
             "features": None if self._encoder is None else self._encoder.state(),
         }
         own = State(plain=plain)
-        return own if self._lookback is None else State.join(own, self._lookback.state().under("lookback"))
+        return own if self.lookback is None else State.join(own, self.lookback.state().under("lookback"))
 
     def restore(self, state: State) -> None:
         """Go on from what :meth:`state` gave; raises ``ConfigError`` if a feature of then is none by the settings."""
@@ -282,10 +294,10 @@ class Canonical:
             self._known.restore(plain["known"])
         if plain["features"] is not None:
             self._encoder = Encoder.restore(plain["features"], self._stream.text, self._stream.word_rows)
-            if self._lookback is None:
+            if self.lookback is None:
                 self._check_features(self._encoder.schema.names)
-        if self._lookback is not None:
-            self._lookback.restore(state.part("lookback"))
+        if self.lookback is not None:
+            self.lookback.restore(state.part("lookback"))
 
     def _check_features(self, before: Sequence[str]) -> None:
         """Models and kept rows know the features that they were made with: no other settings can go on from them."""
@@ -323,14 +335,21 @@ def _weights(column: Any, name: str, first: int, origin: Origin) -> Any:
         weights = column.cast(pa.float64(), safe=False)
     except pa.ArrowException as error:
         raise DataError(f"weight column {name!r} holds {column.type}: weights are numbers") from error
-    values = weights.to_numpy(zero_copy_only=False)
-    if (wrong := ~(np.isfinite(values) & (values >= 0))).any():
+    if (wrong := _no_weights(_floats(weights))).any():
         row = int(np.argmax(wrong))
         raise DataError(
             f"weight column {name!r}, {where(first + row, origin)}: {column[row].as_py()!r} is no weight; weights are "
             "finite and not negative: correct it, or drop the row"
         )
     return weights
+
+
+def _floats(column: Any) -> NDArray[np.float64]:
+    return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
+
+
+def _no_weights(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return np.asarray(~(np.isfinite(values) & (values >= 0)))
 
 
 def _amounts(column: Any, name: str) -> Any:

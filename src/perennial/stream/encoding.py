@@ -369,4 +369,6 @@ def content_of(array: Any) -> tuple[bytes, bytes]:
         wide = array.cast(pa.float64() if pa.types.is_floating(array.type) else pa.int64())
         values = (wide.fill_null(0) if wide.null_count else wide).to_numpy(zero_copy_only=False)
         return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes(), there.tobytes()
+    if pa.types.is_binary(array.type):
+        array = pa.array([None if value is None else value.hex() for value in array.to_pylist()], pa.string())
     return _word_bytes(array.cast(pa.string())).tobytes(), there.tobytes()

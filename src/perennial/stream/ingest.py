@@ -413,8 +413,8 @@ class IngestLog:
             ``sqlite:///.perennial/ingest.db?log=calls`` or ``postgresql://user@host/database?log=calls``; a database
             may hold many logs.
         schema : pyarrow.Schema, optional
-            Columns of the log: numbers, text, booleans and times. One that is not nullable refuses nulls. Left out,
-            the first append says what they are.
+            Columns of the log: numbers, text, booleans, times and bytes. One that is not nullable refuses nulls. Left
+            out, the first append says what they are.
 
         Raises
         ------
@@ -500,6 +500,20 @@ class IngestLog:
             If the log was made anew since it was opened.
         """
         return append_together([Append(log=self, rows=rows, key=key)])[0]
+
+    def knows(self, key: str) -> bool:
+        """Whether an append with this key was done, of the last 100,000 entries."""
+        keys = self._database.tables.keys
+        mine = (keys.c.log == self.identity, keys.c.key == key)
+        with self._database.reading() as connection:
+            return connection.execute(sa.select(keys.c.entry).where(*mine)).first() is not None
+
+    def last(self) -> Any:
+        """The rows of the newest entry, as a record batch; None if there is none, or it was trimmed."""
+        with self._database.reading() as connection:
+            head = self._database.there(connection)
+            page = self._database.page(connection, head, max(head.entries - 1, 0), head.entries)
+        return page[-1].batch if page else None
 
     def erase(self, column: str, values: Sequence[str]) -> int:
         """Take out rows that hold one of ``values`` in a column, read or not; says how many.
@@ -607,7 +621,7 @@ class IngestLog:
 
 _KINDS = (
     pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean, pa.types.is_string,
-    pa.types.is_timestamp, pa.types.is_date,
+    pa.types.is_timestamp, pa.types.is_date, pa.types.is_binary,  # bytes are for whoever follows the log, not learned
 )  # fmt: skip
 
 
@@ -643,65 +657,130 @@ def append_together(appends: Sequence[Append]) -> list[bool]:
     """
     if not appends:
         return []
-    database = appends[0].log._database
+    _check_one_database([append.log for append in appends])
     for append in appends:
-        other = append.log._database
-        if (other.address.url, other.address.schema) != (database.address.url, database.address.schema):
-            raise ConfigError("appends", other.where, f"logs of one transaction are of one database, {database.where}")
         if append.log._schema is None:
             append.log._begin(append.log.conform(append.rows).schema, exact=False)
     batches = [append.log.conform(append.rows) for append in appends]
-    done = [False] * len(appends)
-    with database.writing() as connection:
-        for name in sorted({append.log.name for append in appends}):  # in one order, so that nobody waits in a circle
-            mine = [i for i, append in enumerate(appends) if append.log.name == name]
-            _put(connection, [(i, appends[i], batches[i]) for i in mine], done)
-    return done
+    with together([append.log for append in appends]) as writing:
+        for log in {append.log.name: append.log for append in appends}.values():
+            writing.known(log, [append.key for append in appends if append.key and append.log.name == log.name])
+        pairs = zip(appends, batches, strict=True)
+        return [writing.append(append.log, batch, key=append.key) for append, batch in pairs]
 
 
-def _put(connection: sa.Connection, appends: list[tuple[int, Append, Any]], done: list[bool]) -> None:
-    """Append to one log, within a transaction."""
-    log = appends[0][1].log
-    database = log._database
-    tables = database.tables
-    head = database.head(connection, lock=True)
-    if head is None or any(append.log.identity != head.identity for _, append, _ in appends):
-        raise OffsetGone(f"{log!r} was made anew since it was opened: open it again")
-    wanted = [append.key for _, append, _ in appends if append.key]
-    known: dict[str, str] = {}
-    if wanted:
-        query = sa.select(tables.keys.c.key, tables.keys.c.digest)
-        found = connection.execute(query.where(tables.keys.c.log == log.identity, tables.keys.c.key.in_(wanted)))
-        known = {str(key): str(digest) for key, digest in found}
-    entries: list[dict[str, Any]] = []
-    keys: list[dict[str, Any]] = []
-    entry, first = head.entries, head.rows
-    for index, append, batch in appends:
-        if append.key:
-            digest, before = _digest(batch), known.get(append.key)
-            if before is not None:
-                if before != digest:
-                    raise KeyTaken(
-                        f"key {append.key!r} was used before for other rows of log {log.name!r}: give an append a key "
-                        "of its own; nothing was written",
-                        index,
-                    )
-                continue
-            known[append.key] = digest
-            keys.append({"log": log.identity, "key": append.key, "entry": entry, "digest": digest})
-        done[index] = True
+def _check_one_database(logs: Sequence[IngestLog]) -> None:
+    database = logs[0]._database
+    for log in logs:
+        other = log._database
+        if (other.address.url, other.address.schema) != (database.address.url, database.address.schema):
+            raise ConfigError("appends", other.where, f"logs of one transaction are of one database, {database.where}")
+
+
+@contextmanager
+def together(logs: Sequence[IngestLog]) -> Iterator[Together]:
+    """One transaction over logs of one database: durable when the block ends, or nothing of it happened.
+
+    For whoever must look before it appends, or keeps something of its own beside the logs. Until the block ends, nobody
+    else appends to these logs.
+
+    Raises
+    ------
+    ConfigError
+        If the logs are of several databases.
+    SourceAway, OffsetGone
+        As :meth:`IngestLog.append`.
+    """
+    _check_one_database(logs)
+    with logs[0]._database.writing() as connection:
+        writing = Together(connection, logs)
+        yield writing
+        writing._finish()
+
+
+@final
+class Together:
+    """What :func:`together` gives: appends, and ``connection`` for other statements of the same transaction.
+
+    ``schema`` is where the tables of the logs are; empty for the database's default.
+    """
+
+    def __init__(self, connection: sa.Connection, logs: Sequence[IngestLog]) -> None:
+        self.connection, self.schema = connection, logs[0]._database.address.schema
+        self._ends: dict[str, tuple[int, int]] = {}  # entries and rows of each log, with those that are appended here
+        self._digests: dict[tuple[str, str], str | None] = {}  # by log and key, as far as they were asked for
+        self._entries: list[dict[str, Any]] = []
+        self._keys: list[dict[str, Any]] = []
+        self._logs = {log.name: log for log in logs}
+        self._moved: set[str] = set()
+        self._appends = 0
+        for name in sorted(self._logs):  # in one order, so that nobody waits in a circle
+            log = self._logs[name]
+            head = log._database.head(connection, lock=True)
+            if head is None or any(one.identity != head.identity for one in logs if one.name == name):
+                raise OffsetGone(f"{log!r} was made anew since it was opened: open it again")
+            self._ends[name] = head.entries, head.rows
+
+    def known(self, log: IngestLog, keys: Sequence[str]) -> dict[str, str]:
+        """Those of ``keys`` that were used, each with the digest of what it was used for; asked of many at once."""
+        table = log._database.tables.keys
+        if asked := [key for key in dict.fromkeys(keys) if (log.name, key) not in self._digests]:
+            query = sa.select(table.c.key, table.c.digest).where(table.c.log == log.identity, table.c.key.in_(asked))
+            found = {str(key): str(digest) for key, digest in self.connection.execute(query)}
+            self._digests.update({(log.name, key): found.get(key) for key in asked})
+        every = ((key, self._digests[log.name, key]) for key in keys)
+        return {key: digest for key, digest in every if digest is not None}
+
+    def remember(self, log: IngestLog, key: str, digest: str) -> bool:
+        """Use a key for what ``digest`` stands for; False if it was before, and nothing is left to do.
+
+        Raises
+        ------
+        KeyTaken
+            If it was used for something else; ``index`` counts the appends of this transaction.
+        """
+        before = self.known(log, [key]).get(key)
+        if before is not None and before != digest:
+            raise KeyTaken(
+                f"key {key!r} was used before for other rows of log {log.name!r}: give an append a key of its own; "
+                "nothing was written",
+                self._appends,
+            )
+        if before is None:
+            self._digests[log.name, key] = digest
+            entry = self._ends[log.name][0]
+            self._keys.append({"log": log.identity, "key": key, "entry": entry, "digest": digest})
+        return before is None
+
+    def append(self, log: IngestLog, rows: Any, *, key: str = "") -> bool:
+        """Put rows behind all others of a log, as :meth:`IngestLog.append` does."""
+        batch = log.conform(rows)
+        fresh = not key or self.remember(log, key, _digest(batch))
+        self._appends += 1
+        if not fresh:
+            return False
+        entry, first = self._ends[log.name]
         for piece in _pieces(batch):
             content = piece.serialize().to_pybytes()
-            entries.append({
+            self._entries.append({
                 "log": log.identity, "entry": entry, "first": first, "rows": piece.num_rows, "size": len(content),
                 "content": content,
             })  # fmt: skip
             entry, first = entry + 1, first + piece.num_rows
-    if entries:
-        connection.execute(database.put, entries)
-        connection.execute(database.move, {"entries": entry, "rows": first})
-    if keys:
-        connection.execute(tables.keys.insert(), keys)
+            self._moved.add(log.name)
+        self._ends[log.name] = entry, first
+        return True
+
+    def _finish(self) -> None:
+        """Write what was appended."""
+        database = next(iter(self._logs.values()))._database
+        if self._entries:
+            self.connection.execute(database.put, self._entries)
+        for name in sorted(self._moved):
+            entries, rows = self._ends[name]
+            self.connection.execute(self._logs[name]._database.move, {"entries": entries, "rows": rows})
+        if self._keys:
+            self.connection.execute(database.tables.keys.insert(), self._keys)
 
 
 def _pieces(batch: Any) -> Iterator[Any]:
@@ -764,6 +843,37 @@ def _theirs(batch: Any, column: str, values: Sequence[str]) -> NDArray[np.bool_]
     """Which rows hold one of the values; they are compared as text."""
     of = set(values)
     return np.array([value is not None and str(value) in of for value in batch.column(column).to_pylist()], dtype=bool)
+
+
+# ---------------------------------------------------------------------- looking
+
+
+class Held(NamedTuple):
+    """How many rows ever ``came`` to a log; ``rows`` that it holds, and when the ``oldest`` of them was appended."""
+
+    came: int
+    rows: int
+    oldest: int | None
+
+
+def held(url: str, taken: int = 0) -> Held | None:
+    """What a log holds behind the first ``taken`` rows, for whoever only looks; None if it was not made.
+
+    Raises
+    ------
+    SourceAway
+        If the database cannot be reached.
+    """
+    database = _Database(Address.of(url, "url", there=False), pooled=False)
+    if database.address.file is not None and not Path(database.address.file).is_file():
+        return None
+    with database.reading() as connection:
+        if (head := database.head(connection)) is None:
+            return None
+        entries = database.tables.entries
+        behind = entries.c.log == head.identity, entries.c.first + entries.c.rows > taken
+        oldest = connection.execute(sa.select(sa.func.min(entries.c.appended)).where(*behind)).scalar_one()
+    return Held(head.rows, head.rows - max(taken, head.trimmed_rows), oldest)
 
 
 # ---------------------------------------------------------------------- reading
@@ -1025,3 +1135,73 @@ class IngestFeed:
     def erase(self, column: str, values: Sequence[str]) -> int:
         """Take out rows of a subject, as :meth:`IngestLog.erase` does."""
         return _erase(self._database, column, values)
+
+    def there(self) -> bool:
+        """Whether the log was made."""
+        try:
+            with self._database.reading() as connection:
+                return self._database.head(connection) is not None
+        except ConfigError:  # there is no file
+            return False
+
+    def find(self, column: str, value: str, wanted: str) -> set[str]:
+        """What rows that hold ``value`` in a column hold in another one, as text; read or not."""
+        out: set[str] = set()
+        types = self.open().types((), ())
+        for run in self.read(Position(), {name: types[name] for name in dict.fromkeys((column, wanted))}):
+            theirs = run.rows.filter(pa.array(_theirs(run.rows, column, [value])))
+            out.update(str(one) for one in theirs.column(wanted).to_pylist() if one is not None)
+        return out
+
+    def expire(self) -> None:
+        """Let go of entries that are older than the log is to ``keep`` them, whoever read them: of a log without a run.
+
+        Raises
+        ------
+        SourceAway
+            As :meth:`trim`.
+        """
+        if not self.there():
+            return
+        with self._database.reading() as connection:
+            head = self._database.there(connection)
+        if head.entries > head.trimmed:
+            self.trim(Position(self._database.name, head.rows, key=(head.identity, head.entries - 1, 0)))
+
+
+# ---------------------------------------------------------------------- looking in from beside
+
+
+def newest(url: str, rows: int = 0) -> tuple[int, Any] | None:
+    """How many rows a log ever had, and its newest as a table in order, for whoever only looks; None if there is none.
+
+    Parameters
+    ----------
+    url : str
+        As :meth:`IngestLog.open` takes it. Nothing is made.
+    rows : int
+        How many of the newest rows, of those that are not trimmed.
+
+    Raises
+    ------
+    SourceAway
+        If the database cannot be reached.
+    """
+    database = _Database(Address.of(url, "url", there=False), pooled=False)
+    try:
+        if database.address.file is not None and not Path(database.address.file).exists():
+            return None  # a connection would make it
+        with database.reading() as connection:
+            head = database.head(connection)
+            if head is None:
+                return None
+            found: list[Any] = []
+            stop = head.entries
+            while sum(batch.num_rows for batch in found) < rows and stop > head.trimmed:
+                start = max(stop - 64, head.trimmed)
+                found = [one.batch for one in database.page(connection, head, start, stop)] + found
+                stop = start
+        table = pa.Table.from_batches(found, schema=pa.ipc.read_schema(pa.py_buffer(head.schema)))
+        return head.rows, table.slice(max(table.num_rows - rows, 0))
+    finally:
+        database.close()

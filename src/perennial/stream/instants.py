@@ -164,11 +164,14 @@ def _micros(times: Any) -> NDArray[np.int64]:
 
 @final
 class Order:
-    """Checks that event times never go back further than ``lateness``, and tells which rows came late."""
+    """Checks that event times never go back further than ``lateness``, and tells which rows came late.
 
-    def __init__(self, column: str, lateness: timedelta | None) -> None:
+    With ``patient`` they may go back any distance.
+    """
+
+    def __init__(self, column: str, lateness: timedelta | None, *, patient: bool = False) -> None:
         self._column = column
-        self._lateness = lateness
+        self._lateness, self._patient = lateness, patient
         self.newest = _LOWEST
 
     def advance(
@@ -192,7 +195,7 @@ class Order:
         newest = np.maximum(np.maximum.accumulate(time), self.newest)
         late = time < newest
         allowed = micros(self._lateness) if self._lateness is not None else 0
-        if (wrong := newest - time > allowed).any():
+        if not self._patient and (wrong := newest - time > allowed).any():
             row = int(np.argmax(wrong))
             then, now = moment(int(newest[row])), moment(int(time[row]))
             limit = "" if self._lateness is None else f", more than lateness={spell(self._lateness)!r}"

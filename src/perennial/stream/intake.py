@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -17,14 +17,16 @@ import pyarrow.ipc
 from numpy.typing import NDArray
 
 from perennial.core.errors import ConfigError, DataError
-from perennial.core.records import Batch, Label, Revisions, TaskKind, WaitingChanges
+from perennial.core.records import Batch, Label, Revisions, Said, TaskKind, WaitingChanges
 from perennial.core.state import State, Stored
 from perennial.core.times import NEVER, moment
+from perennial.stream.answered import COLUMNS, answers
 from perennial.stream.calendar import Calendar
 from perennial.stream.canonical import Canonical, wanted_types
 from perennial.stream.encoding import Encoder
 from perennial.stream.feed import Feed, Growing, OffsetGone, Owned, Position, Run, feed_of, known_files
 from perennial.stream.label_log import Find, LabelLog, Rows
+from perennial.stream.lookback import LookBack
 from perennial.stream.prepared import Labels, Piece
 from perennial.stream.settings import Stream
 from perennial.stream.sources import Part
@@ -51,6 +53,31 @@ class Arrived:
     segment: bytes
     name: str
     position: Position
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Where a stream's look-back stands, for whoever goes on from there beside the run.
+
+    Parameters
+    ----------
+    lookback : LookBack
+        With the rows that may still be looked at.
+    columns : tuple of str
+        What it is given of a row.
+    position : Position
+        How far the source was read by whole batches.
+    ahead : int
+        As many rows behind the position it has too: they are of the last batch's instant.
+    types : mapping of str to pyarrow.DataType
+        Of the columns that are read.
+    """
+
+    lookback: LookBack
+    columns: tuple[str, ...]
+    position: Position
+    ahead: int
+    types: Mapping[str, Any]
 
 
 @dataclass(slots=True)
@@ -239,6 +266,12 @@ class Intake:
         return self._canonical.zone
 
     @property
+    def columns(self) -> dict[str, Any]:
+        """Canonical type of each column that is read: raw ones, and those with a role."""
+        _ = self._canonical
+        return dict(self._types)
+
+    @property
     def feature_types(self) -> dict[str, Any] | None:
         """Canonical type of each feature; None as long as only rows can tell: those that a function builds."""
         return self._canonical.feature_types
@@ -246,6 +279,15 @@ class Intake:
     def begin(self, types: Mapping[str, Any], words: Mapping[str, Sequence[str]]) -> None:
         """Know the features, and words of category columns with their codes, before any row was taken."""
         self._canonical.begin(types, words)
+
+    def standing(self) -> Standing:
+        """Where the look-back of a stream that has one stands, between batches."""
+        canon = self._canonical
+        assert canon.lookback is not None
+        ahead = 0 if self._built is None else self._built.num_rows
+        return Standing(
+            lookback=canon.lookback, columns=canon.looked_at, position=self.position, ahead=ahead, types=self._types
+        )
 
     @property
     def label_type(self) -> str:
@@ -324,6 +366,13 @@ class Intake:
             return False
         self._log.look(until)
         return self._log.tells(since, until)
+
+    def log_tells_late(self, now: int, last: int) -> bool:
+        """Whether a turn at ``now``, after one at ``last``, would take or join labels of the log."""
+        if self._log is None:
+            return False
+        self._log.look(now)
+        return self._log.tells_late(now, last)
 
     def fetch_log(self, lines: int | None) -> None:
         """Read as many lines of the log as a turn that was fixed before takes; raises ``OffsetGone`` if it cannot."""
@@ -419,9 +468,21 @@ class Intake:
         self._later += canon.rule.drain()
         piece = Piece(self._reading(), features, others, first, name)
         batch = piece.batch(bounds.start, 0, n, apart=False, revisions=revisions)
+        if self._stream.served:
+            batch = replace(batch, said=self._said(rows))
         self._floor = max(self._floor, bounds.start)
         self.position = pending.take(n)
         return Arrived(batch=batch, segment=segment, name=name, position=self.position)
+
+    def _said(self, rows: Any) -> Said | None:
+        """What rows of a stream that is served say was said of them; None where nobody said anything."""
+        if not set(COLUMNS) <= set(self._types):
+            return None
+        version, said, shadow, shadow_said = (rows.column(name).to_pylist() for name in COLUMNS)
+        told, unseen = answers(version, said, self._task), answers(shadow, shadow_said, self._task)
+        if (told.major < 0).all():
+            return None
+        return Said(told=told, shadow=unseen if (unseen.major >= 0).any() else None)
 
     def _features(self, fresh: Any, before: Any, n: int, ahead: int) -> Any:
         """The raw feature table of the batch; what belongs to the next one is put aside."""
@@ -595,14 +656,18 @@ class Intake:
         """
         if not isinstance(self._feed, Owned):
             return 0
+        self.refuse_built()
+        gone = self._feed.erase(str(self._stream.key), [key])
+        self.refresh()
+        return gone
+
+    def refuse_built(self) -> None:
+        """Raise ``DataError`` if rows that no batch took yet have had their features built."""
         if self._built is not None:
             raise DataError(
                 f"{self._built.num_rows:,} rows of the last batch's instant wait for the next batch, and "
                 "have their features: erase once a batch has taken them"
             )
-        gone = self._feed.erase(str(self._stream.key), [key])
-        self.refresh()
-        return gone
 
     def forget(self, position: NDArray[np.int64]) -> None:
         """Forget labels that are on their way to rows at these positions, apart from them."""

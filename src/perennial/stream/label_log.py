@@ -131,6 +131,7 @@ class LabelLog:
         self._added: list[WaitingRow] = []
         self._named: list[tuple[bytes, int]] = []
         self._late = self._early = self._unknown = 0
+        self._looked = -NEVER  # of a served stream: labels known by then were looked up
 
     @property
     def label_type(self) -> Any:
@@ -222,6 +223,11 @@ class LabelLog:
         instants = [held, *(block.known_at[block.at :] for block in self._pending)]
         return any(((part >= since) & (part <= until)).any() for part in instants)
 
+    def tells_late(self, now: int, last: int) -> bool:
+        """Whether a turn at ``now``, after one at ``last``, would take or join a label, however long it waits."""
+        parked = [known_at for entries in self._parked.values() for known_at, _ in entries]
+        return self.tells(-NEVER, now) or any(last < known_at <= now for known_at in parked)
+
     # ------------------------------------------------------------------ a turn
 
     def take(
@@ -255,6 +261,11 @@ class LabelLog:
             for i, row_id in enumerate(rows.ids):
                 if row_id is not None:
                     here[id_digest(row_id)].append(i)
+        if self._stream.served:
+            self._meet_any(rows, here, fresh, find, now)
+            self._coming = self._coming.plus(_Coming.of(self._matched))
+            self._give_up(now, newest)
+            return
         there = find([*here, *(key for key in fresh if key not in here)])
         if rows is not None:
             self._meet(rows, here, there, fresh)
@@ -294,6 +305,53 @@ class LabelLog:
                 WaitingRow(id=key, position=rows.first + i, time=int(rows.time[i]), named=bool(entries)) for i in which
             ]
 
+    def _meet_any(
+        self,
+        rows: Rows | None,
+        here: Mapping[bytes, list[int]],
+        fresh: Mapping[bytes, tuple[Any, list[tuple[int, Any]]]],
+        find: Find,
+        now: int,
+    ) -> None:
+        """As a stream that is served is matched: an id may be many rows', and a label waits until it is known.
+
+        Until then rows with its id may come that are newer; afterwards they are about something later.
+        """
+        due = [key for key, held in self._parked.items() if any(self._looked < known_at <= now for known_at, _ in held)]
+        for key, (_, entries) in fresh.items():
+            self._parked.setdefault(key, []).extend(entries)
+        self._looked = now
+        named: set[tuple[bytes, int]] = set()
+        wanted = dict.fromkeys([*fresh, *due, *(key for key in here if key in self._parked)])
+        before = find(list(wanted)) if wanted else {}
+        for key in wanted:
+            old = {row.position: row for row in before.get(key, ())}
+            which = [(row.time, row.position) for row in old.values()]
+            if rows is not None:
+                which += [(int(rows.time[i]), rows.first + i) for i in here.get(key, ())]
+            rest = []
+            for known_at, label in self._parked.pop(key):
+                found = meant(which, known_at, self._lateness) if known_at <= now else None
+                if found is None:
+                    rest.append((known_at, label))
+                    continue
+                time, position = found
+                self._match(None, position, time, [(max(known_at, time), label)])
+                if position in old and not old[position].named:
+                    self._named.append((key, position))
+                named.add((key, position))
+            if rest:
+                self._parked[key] = rest
+        self._named = list(dict.fromkeys(self._named))
+        if rows is not None:
+            self._added = [
+                WaitingRow(
+                    id=key, position=rows.first + i, time=int(rows.time[i]), named=(key, rows.first + i) in named
+                )
+                for key, which_here in here.items()
+                for i in which_here
+            ]
+
     def _match(self, row_id: Any, position: int, time: int, entries: Sequence[tuple[int, Any]]) -> None:
         for known_at, label in entries:
             if known_at < time:
@@ -318,6 +376,8 @@ class LabelLog:
             known_at = block.known_at[block.at : block.at + here].tolist()
             found = rows.column(self._columns["target"]).cast(self.label_type, safe=False)
             there = np.asarray(found.is_valid())
+            if self._stream.served and pa.types.is_floating(found.type):  # a client's mistake
+                there &= np.isfinite(found.to_numpy(zero_copy_only=False))
             if found.type != dtype:  # rows bring labels too, and theirs is the type
                 try:
                     found = pa.array(found.to_pylist(), type=dtype)
@@ -341,7 +401,8 @@ class LabelLog:
     def _give_up(self, now: int, newest: int) -> None:
         """Let go of labels whose row cannot come any more, or that are too many to wait for one."""
         every = [(known_at, key, label) for key, held in self._parked.items() for known_at, label in held]
-        entries = [entry for entry in every if entry[0] >= newest - self._lateness]
+        until = newest - self._lateness
+        entries = [entry for entry in every if entry[0] >= until or (self._stream.served and entry[0] > now)]
         waiting = [number for number, entry in enumerate(entries) if entry[0] <= now]
         waiting.sort(key=lambda number: entries[number][0])
         gone = set(waiting[: max(len(waiting) - PARKED, 0)])
@@ -451,6 +512,23 @@ class LabelLog:
         kept = (arrays[name] for name in ("parked_id", "parked_known_at", "parked_label"))
         for key, known_at, label in zip(*kept, strict=True):
             self._parked.setdefault(key.tobytes(), []).append((int(known_at), label.item()))
+
+
+def meant(rows: Sequence[tuple[int, int]], known_at: int, lateness: int) -> tuple[int, int] | None:
+    """Which of several rows with one id, as (event time, position), a label of a served stream is about.
+
+    It is the newest that had happened when the label was known. Where none had, by the clocks of two machines, it is
+    the first that happened soon after.
+
+    Examples
+    --------
+    >>> rows = [(10, 0), (20, 1), (30, 2)]
+    >>> meant(rows, 25, 3), meant(rows, 8, 3), meant(rows, 5, 3)
+    ((20, 1), (10, 0), None)
+    """
+    before = [row for row in rows if row[0] <= known_at]
+    soon = [row for row in rows if known_at < row[0] <= known_at + lateness]
+    return max(before) if before else min(soon) if soon else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,13 +21,15 @@ class PendingBatch:
     first: int
     rows: int
     prediction: Prediction
-    major: int
+    major: int  # the line that predicted
     out: int  # labels still to come
     until: int  # none comes after this instant
     shadow: Prediction | None = None  # of the line that does not serve
     time: NDArray[np.int64] | None = None  # event times, where there is a shadow
     trial: int = 0  # the trial that this one belongs to
     members: NDArray[np.bool_] | None = None  # rows by slices of the gate: features may be gone when labels come
+    majors: NDArray[np.int32] | None = None  # of rows that were answered before they came: by which line each
+    served: Prediction | None = None  # beside a shadow: of the line that serves, where others answered some rows
 
 
 @final
@@ -76,18 +78,15 @@ class Pending:
         for batch in self._batches:
             facts: list[Any] = [batch.first, batch.rows, batch.major, batch.out, batch.until, batch.trial]
             for who, prediction in (("served", batch.prediction), ("shadow", batch.shadow)):
-                widths = None
-                if prediction is not None:
-                    widths = [len(prediction.classes), None if prediction.proba is None else prediction.proba.shape[1]]
-                    for name in ("codes", "values", "proba"):
-                        if (array := getattr(prediction, name)) is not None:
-                            arrays.setdefault(f"{who}/{name}", []).append(array.ravel())
-                facts.append(widths)
+                facts.append(_packed(arrays, who, prediction))
             if batch.time is not None:
                 arrays.setdefault("time", []).append(batch.time)
             if batch.members is not None:
                 arrays.setdefault("members", []).append(batch.members.ravel())
             facts.append(None if batch.members is None else batch.members.shape[1])
+            if batch.majors is not None:
+                arrays.setdefault("majors", []).append(batch.majors)
+                facts.append(_packed(arrays, "beside", batch.served))
             plain.append(facts)
         return State(plain={"batches": plain}, arrays={name: np.concatenate(parts) for name, parts in arrays.items()})
 
@@ -115,11 +114,23 @@ class Pending:
             )
 
         self._batches = []
-        for first, rows, major, out, until, trial, served, shadow, slices in state.plain["batches"]:
+        for first, rows, major, out, until, trial, served, shadow, slices, *answered in state.plain["batches"]:
             told = prediction("served", rows, served)
             assert told is not None
             beside = prediction("shadow", rows, shadow)
             time = take("time", rows) if beside is not None else None
             members = None if slices is None else take("members", rows * slices)
             members = None if members is None else members.reshape(rows, slices)
-            self.add(PendingBatch(first, rows, told, major, out, until, beside, time, trial, members))
+            majors = take("majors", rows) if answered else None
+            line = prediction("beside", rows, answered[0]) if answered else None
+            self.add(PendingBatch(first, rows, told, major, out, until, beside, time, trial, members, majors, line))
+
+
+def _packed(arrays: dict[str, list[NDArray[Any]]], who: str, prediction: Prediction | None) -> list[Any] | None:
+    """Put the arrays of a prediction behind the others; gives what is to be known besides to take them out again."""
+    if prediction is None:
+        return None
+    for name in ("codes", "values", "proba"):
+        if (array := getattr(prediction, name)) is not None:
+            arrays.setdefault(f"{who}/{name}", []).append(array.ravel())
+    return [len(prediction.classes), None if prediction.proba is None else prediction.proba.shape[1]]

@@ -8,7 +8,11 @@ roles the stream has. It holds the rows in order and says nothing of the files o
 from __future__ import annotations
 
 import hashlib
+import math
+from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
@@ -21,13 +25,13 @@ from numpy.typing import NDArray
 from perennial.core.errors import ConfigError, DataError, nearest
 from perennial.core.identity import digest
 from perennial.core.records import Label
-from perennial.core.times import NEVER
+from perennial.core.times import NEVER, micros
 from perennial.stream.calendar import Calendar
 from perennial.stream.canonical import Canonical, least_delay, wanted_types
 from perennial.stream.encoding import content_of
 from perennial.stream.instants import Instants
 from perennial.stream.joining import Entry, label_type, read_log
-from perennial.stream.label_log import log_columns, log_types
+from perennial.stream.label_log import log_columns, log_types, meant
 from perennial.stream.prepared import (
     BATCH_FIRST,
     BATCH_START,
@@ -67,7 +71,10 @@ class _Pass:
         self._types = wanted_types(stream, source, extra)
         self._log = _label_log(stream)
         log_type = None if self._log is None else self._log.dtype
-        entries = None if self._log is None else self._log.entries
+        entries: dict[Any, list[Entry]] | None = None if self._log is None else self._log.entries
+        self._unmatched = 0
+        if stream.served and entries is not None:
+            entries, self._unmatched = _by_position(stream, entries)
         self._canon = Canonical(stream, self._types, extra, label_log=entries, log_type=log_type)
         self._writer = _Writer(folder / ROWS)
         self._bounds = _Bounds(stream.calendar, self._canon.zone)
@@ -182,6 +189,8 @@ class _Pass:
             )
         if self._log is not None and self._canon.rule.unknown_ids:
             out.append(f"{self._canon.rule.unknown_ids} ids of the label log are those of no row")
+        if self._unmatched:
+            out.append(f"{self._unmatched} labels of the label log are of no row")
         if self._canon.rule.passed_over:
             out.append(
                 f"{self._canon.rule.passed_over} of the label log's labels became known more than `label_wait` after "
@@ -219,7 +228,36 @@ def _label_log(stream: Stream) -> _Log | None:
         instants.append(known.convert(rows.column(columns["known_at"]), len(ids), origin))
         ids += rows.column(columns["id"]).to_pylist()
         labels += rows.column(columns["target"]).cast(dtype, safe=False).to_pylist()
+    if stream.served and pa.types.is_floating(dtype):  # a client's mistake
+        labels = [label if label is not None and math.isfinite(label) else None for label in labels]
     return _Log(read_log(ids, labels, np.concatenate(instants)), dtype)
+
+
+def _by_position(stream: Stream, log: dict[Any, list[Entry]]) -> tuple[dict[Any, list[Entry]], int]:
+    """A label log by position of the row that each label of a served stream is about, and how many are of no row."""
+    lateness = micros(stream.span("lateness") or timedelta(0))
+    source = open_source(stream.source)
+    types = source.types((), [stream.time])
+    time = Instants(stream.time, types[stream.time], stream.time_zone)
+    rows: dict[Any, list[tuple[int, int]]] = defaultdict(list)
+    first = 0
+    for block in source.blocks({name: types[name] for name in (str(stream.id), stream.time)}):
+        ids = block.rows.column(str(stream.id)).to_pylist()
+        instants = time.convert(block.rows.column(stream.time), first, ()).tolist()
+        for at, row_id in enumerate(ids):
+            if row_id in log:
+                rows[row_id].append((instants[at], first + at))
+        first += len(ids)
+    out: dict[Any, list[Entry]] = defaultdict(list)
+    unmatched = 0
+    for row_id, entries in log.items():
+        for entry in entries:
+            found = meant(rows.get(row_id, ()), entry.known_at, lateness)
+            if found is None:
+                unmatched += 1
+            else:
+                out[found[1]].append(replace(entry, known_at=max(entry.known_at, found[0])))
+    return {position: sorted(some, key=lambda entry: entry.known_at) for position, some in out.items()}, unmatched
 
 
 def _write_revisions(

@@ -95,6 +95,11 @@ class Stream:
         With ``labels``: how long after its event a row may still get a label from the log. One that became known later
         is passed over and counted. Default: for ever in a backtest; in a run, which must hold rows for as long,
         ``within``, or 90 days without it.
+    served : bool
+        The source is the log of rows that servers answered, and ``labels`` that of what came back: what was said of a
+        row is its prediction, and nothing that a client sends may stop a run. An id may be predicted again, its label
+        is then that of the newest row before it; a label from before its event, by the clock of another machine, counts
+        as known at the event; rows are late whatever their time.
     name : str, optional
         A name for reports; by default that of the file or folder.
 
@@ -136,6 +141,7 @@ class Stream:
     lateness: Duration | None = None
     labels: Any = field(default=None, repr=False)
     label_wait: Duration | None = None
+    served: bool = False
     name: str | None = None
 
     def __post_init__(self) -> None:
@@ -153,9 +159,11 @@ class Stream:
         if self.time_zone is not None:
             _check_zone(self.time_zone)
         _ = self.calendar
-        check_source(self.source, "source")
+        check_source(self.source, "source", there=not self.served)
         if self.labels is not None:
-            check_source(self.labels, "labels")
+            check_source(self.labels, "labels", there=not self.served)
+        elif self.served:
+            raise ConfigError("labels", None, "a stream that is served has its labels in a log: give it")
         if self.name is None:
             object.__setattr__(self, "name", _default_name(self.source))
 
@@ -217,21 +225,28 @@ class Stream:
     def describe(self) -> dict[str, Any]:
         """The settings as plain facts for reports."""
         common = {"word_rows": self.word_rows} if self.word_rows > 1 else {}
-        return common | {
-            "name": self.name,
-            "source": self.source.__class__.__name__ if not isinstance(self.source, str | Path) else str(self.source),
-            "time_zone": self.time_zone,
-            "roles": dict(self.roles),
-            "drop": list(self.drop),
-            "text": list(self.text),
-            "labels": self.label_rule,
-            "implicit_delay": self.implicit_delay,
-            "positive": self.positive,
-            "batch": f"{self.batch} rows" if isinstance(self.batch, int) else str(self.calendar),
-            "features": _function_name(self.features),
-            "lookback": _spell(self.lookback),
-            "lateness": _spell(self.lateness),
-        }
+        served = {"served": True} if self.served else {}
+        return (
+            common
+            | served
+            | {
+                "name": self.name,
+                "source": self.source.__class__.__name__
+                if not isinstance(self.source, str | Path)
+                else str(self.source),
+                "time_zone": self.time_zone,
+                "roles": dict(self.roles),
+                "drop": list(self.drop),
+                "text": list(self.text),
+                "labels": self.label_rule,
+                "implicit_delay": self.implicit_delay,
+                "positive": self.positive,
+                "batch": f"{self.batch} rows" if isinstance(self.batch, int) else str(self.calendar),
+                "features": _function_name(self.features),
+                "lookback": _spell(self.lookback),
+                "lateness": _spell(self.lateness),
+            }
+        )
 
     def prepare(
         self,
@@ -333,7 +348,7 @@ def _default_name(source: object) -> str:
     if is_url(source):
         from perennial.stream.sql import Address
 
-        return Address.of(source).table
+        return Address.of(source, there=False).table
     if isinstance(source, str | Path):
         stem = Path(source).name.split(".")[0]
         return Path(source).parent.name or "stream" if "*" in stem else stem

@@ -82,12 +82,12 @@ def is_url(source: object) -> TypeGuard[str]:
     return isinstance(source, str) and _URL.match(source) is not None
 
 
-def check_source(source: object, field: str) -> None:
-    """Raise ``ConfigError`` unless ``source`` is something that can be read: nothing is read yet."""
+def check_source(source: object, field: str, *, there: bool = True) -> None:
+    """Raise ``ConfigError`` unless ``source`` can be read, or will be if it need not be ``there``: nothing is read."""
     if is_url(source):
         from perennial.stream.sql import Address
 
-        Address.of(source, field)
+        Address.of(source, field, there=there)
     elif isinstance(source, Unseen):
         pass
     elif isinstance(source, str | Path):

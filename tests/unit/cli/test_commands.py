@@ -179,10 +179,10 @@ def test_demo_runs_the_backtest_in_its_own_copy(folder, calls, monkeypatch, caps
     (bundle / "perennial.yaml").write_text(text)
     (bundle / "LICENCE.md").write_text("CC BY 4.0")
     monkeypatch.setattr("perennial.cli.demo._bundled", lambda: bundle)
-    assert cli.main(["demo"]) == 0
+    assert cli.main(["demo", "--no-live"]) == 0
     assert "Open demo/report/report.html" in capsys.readouterr().out
     (folder / "demo" / "perennial.yaml").write_text(text + "seed: 5\n")
-    assert cli.main(["demo", "--json"]) == 0
+    assert cli.main(["demo", "--no-live", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == REPORT
     assert [call["seed"] for call in calls] == [0, 5]
 

@@ -29,7 +29,11 @@ def turn(index, first=None, codes=None, proba=None, classes=(), labels=None, **m
         )
         time = np.arange(first, first + len(codes)) * 1_000_000
         predicted = Predicted(
-            first=first, time=time, prediction=prediction, major=1 + index // 2, minor=np.full(len(codes), index)
+            first=first,
+            time=time,
+            prediction=prediction,
+            major=np.full(len(codes), 1 + index // 2, dtype=np.int32),
+            minor=np.full(len(codes), index),
         )
     return Turn(
         index=index, now=0, rows=0, joined=labels or joined((), ()), loss=Loss(), predicted=predicted, classes=classes,

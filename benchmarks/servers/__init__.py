@@ -1,0 +1,1 @@
+"""Servers that are measured: the processes they are, what they cost, and a client that costs no server anything."""
