@@ -333,9 +333,9 @@ def _packed(dtype: str, values: Any) -> bytes:
 # ---------------------------------------------------------------------- metadata
 
 
-def server_metadata() -> dict[str, Any]:
-    """What serves, and by which extensions."""
-    return {"name": "perennial", "version": __version__, "extensions": list(EXTENSIONS)}
+def server_metadata(model: str) -> dict[str, Any]:
+    """What serves which model, and by which extensions."""
+    return {"name": "perennial", "version": __version__, "extensions": list(EXTENSIONS), "models": [model]}
 
 
 def model_metadata(model: str, slot: Slot, models: Models) -> dict[str, Any]:
