@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from perennial import cli
 from perennial.server import tokens
 from tests.serving import deploy, serving
 
@@ -469,11 +470,11 @@ def test_ids_that_are_not_there_are_told(server):
 # -- this machine alone -----------------------------------------------------------------------------------------------
 
 
-def test_without_tokens_it_listens_to_this_machine_alone(tmp_path):
+def test_without_tokens_it_listens_to_this_machine_alone(held):
     """Beyond it, it does not start; on it, other sites get nothing through a browser."""
-    from perennial import cli
-
-    config = deploy(tmp_path)
+    with_tokens = held[2].with_name("perennial.yaml")
+    config = with_tokens.with_name("open.yaml")
+    config.write_text(with_tokens.read_text().replace(SETTINGS, ""))
     assert cli.main(["serve", "-c", str(config), "--host", "0.0.0.0", "--port", "0"]) == 2
     body = json.dumps(rows()).encode()
     with serving(config) as server:

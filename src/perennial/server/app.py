@@ -262,7 +262,7 @@ def _routes(parts: Parts) -> APIRouter:
     @router.get("/v2", tags=["Open Inference Protocol"], dependencies=told)
     def server_metadata() -> dict[str, Any]:
         """What serves, and by which extensions."""
-        return oip.server_metadata()
+        return oip.server_metadata(parts.name)
 
     @router.get("/v2/health/live", tags=["Open Inference Protocol"])
     def live() -> dict[str, bool]:

@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from perennial.server.access import Access
 from perennial.server.failures import Refused
+from perennial.server.pages.rendering import POLICY
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -27,15 +28,10 @@ CLIENTS = 4096  #: clients whose rate is known
 #: where pages are; everything else is for programs
 PAGES = "/ui"
 
-#: what a page may load and who may frame it: our own files, and nobody. htmx and the charts set styles of elements.
+#: what everything below it is sent with, unless it says something else itself
 _PAGE_HEADERS = [
-    (
-        b"content-security-policy",
-        b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-        b"font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    ),
+    (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),

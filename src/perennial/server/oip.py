@@ -175,7 +175,7 @@ def _tensor(tensor: Any, tail: memoryview, *, flatten: bool = True) -> tuple[str
         raise Refused(
             f"tensor {_quoted(name)} has no known `datatype`: give one of {', '.join(sorted(DATATYPES))}", 400
         )
-    if type(shape) is not list or not shape or not all(type(n) is int and 0 <= n < 2**31 for n in shape):
+    if type(shape) is not list or not 0 < len(shape) <= 8 or not all(type(n) is int and 0 <= n < 2**31 for n in shape):
         raise Refused(f"tensor {_quoted(name)} has no `shape`: give a list of whole numbers", 400)
     size = 1
     for n in shape:
@@ -333,9 +333,9 @@ def _packed(dtype: str, values: Any) -> bytes:
 # ---------------------------------------------------------------------- metadata
 
 
-def server_metadata() -> dict[str, Any]:
-    """What serves, and by which extensions."""
-    return {"name": "perennial", "version": __version__, "extensions": list(EXTENSIONS)}
+def server_metadata(model: str) -> dict[str, Any]:
+    """What serves which model, and by which extensions."""
+    return {"name": "perennial", "version": __version__, "extensions": list(EXTENSIONS), "models": [model]}
 
 
 def model_metadata(model: str, slot: Slot, models: Models) -> dict[str, Any]:

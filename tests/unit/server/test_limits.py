@@ -137,6 +137,19 @@ def test_pages_are_sent_with_what_keeps_other_sites_out():
     assert b"content-security-policy" not in ask(limited(), path="/v2/")[1]
 
 
+def test_a_page_with_a_policy_of_its_own_keeps_it():
+    """A report brings its own script, in a sandbox."""
+
+    async def report(scope, receive, send):
+        headers = [(b"content-security-policy", b"sandbox")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    headers = ask(limited(report), path="/ui/backtests/1")[1]
+    assert headers[b"content-security-policy"] == b"sandbox"
+    assert headers[b"referrer-policy"] == b"same-origin"
+
+
 def test_logs_hold_no_query_and_no_token():
     """What was sent as a token is not in the log, wherever it was put."""
     secret = "pn_" + "s3cret" * 5
