@@ -234,7 +234,7 @@ def test_rows_that_do_not_fit_are_refused_whole(tmp_path, column, given, told):
     [
         (pa.schema({"x": pa.null()}), "holds nothing yet: say what it will hold"),
         (pa.schema({"x": pa.list_(pa.int64())}), "which no learner reads"),
-        (pa.schema({"x": pa.binary()}), "which no learner reads"),
+        (pa.schema({"x": pa.large_binary()}), "which no learner reads"),
         (pa.schema([("x", pa.int64()), ("x", pa.int64())]), "each a name of its own"),
         (pa.schema([]), "each a name of its own"),
     ],
