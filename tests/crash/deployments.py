@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import signal
+import sqlite3
 import sys
 import time
 import warnings
@@ -23,12 +24,14 @@ import perennial as pn
 from perennial import learners, strategies, triggers, windows
 from perennial.core import failpoints
 from perennial.core.protocols import Trust
+from perennial.core.records import Prediction
 from perennial.engine import Engine
 from perennial.ledger.sql import SqlLedger
 from perennial.production import Deployment, Run
 from perennial.production.service import keep_current, leased
 from perennial.production.trainer import SavingTrainer
 from perennial.stream.feed import Position
+from perennial.stream.inbox import INSTANT, Inbox, InboxLogs, pack
 from perennial.stream.label_log import id_digest
 from tests.crash.planted import numbers
 
@@ -82,7 +85,12 @@ def logged() -> Any:
     return sgd()
 
 
-STRATEGIES = {make.__name__: make for make in (lightgbm, xgboost, sgd, river, linear, logged)}
+def served() -> Any:
+    """A stateful deployment whose rows were answered by servers, and whose labels came back to them."""
+    return sgd()
+
+
+STRATEGIES = {make.__name__: make for make in (lightgbm, xgboost, sgd, river, linear, logged, served)}
 
 
 def classes() -> Any:
@@ -145,8 +153,58 @@ def write_log(folder: Path, rows: pa.Table) -> None:
         pq.write_table(lines.slice(low, 90), folder / f"{i}.parquet")
 
 
+def write_inbox(place: Path) -> Inbox:
+    """The stream's rows as servers wrote them, half of them answered, and the labels; the same bytes of every log."""
+    inbox = Inbox(f"sqlite:///{place / 'inbox.db'}", "served", timedelta(days=30))
+    if (place / "inbox.db").exists():
+        return inbox
+    for left in place.glob("half.db*"):  # of a process that was killed
+        left.unlink()
+    half = dataclasses.replace(inbox, database=f"sqlite:///{place / 'half.db'}")
+    table = pq.read_table(place / "rows").select(["at", "a", "b", "id"])
+    said = pack(Prediction(codes=np.ones(150, dtype=np.int32), proba=np.tile([0.25, 0.75], (150, 1))))
+    answers = {"perennial_version": ["1.0"] * 150, "perennial_said": said.to_pylist()}
+    columns = {name: table[name] for name in ("a", "b")} | {
+        "id": table["id"].cast(pa.string()), "at": table["at"].cast(INSTANT),
+        **{name: pa.array([*([None] * 150), *told]) for name, told in answers.items()},
+        "perennial_shadow": pa.nulls(300, pa.string()), "perennial_shadow_said": pa.nulls(300, pa.binary()),
+    }  # fmt: skip
+    lines = pq.read_table(place / "log")
+    labels = pa.table({
+        "id": lines["id"].cast(pa.string()), "said": lines["said"], "known_at": lines["known_at"].cast(INSTANT),
+        "observed_at": pa.nulls(lines.num_rows, INSTANT),
+    })  # fmt: skip
+    types = {"a": pa.float64(), "b": pa.float64(), "said": pa.bool_()}
+    with InboxLogs.open(half, served_stream(half), types) as logs:
+        for low in range(0, 300, 25):
+            logs.rows.append(pa.table(columns).slice(low, 25))
+        for low in range(0, lines.num_rows, 40):
+            logs.labels.append(labels.slice(low, 40))
+    with sqlite3.connect(place / "half.db") as base:  # a log's identity is by chance, and in every position
+        for name, identity in base.execute("SELECT name, identity FROM perennial_logs").fetchall():
+            base.execute("UPDATE perennial_logs SET identity = name WHERE name = ?", (name,))
+            base.execute("UPDATE perennial_entries SET log = ? WHERE log = ?", (name, identity))
+    base.close()
+    (place / "half.db").rename(place / "inbox.db")
+    return inbox
+
+
+def served_stream(inbox: Inbox) -> Any:
+    """The stream of an inbox."""
+    return pn.Stream(
+        inbox.url("rows"), labels=inbox.url("labels"), time="at", lateness="1min", batch="1d", id="id", target="said",
+        label_wait="3d", served=True, name="served",
+    )  # fmt: skip
+
+
 def deployment(strategy: str, url: str, place: Path) -> Deployment:
     """The deployment of a strategy by name; its files are in ``place``."""
+    if strategy == "served":
+        inbox = write_inbox(place)
+        return Deployment(
+            name=place.name, stream=served_stream(inbox), strategy=sgd(), ledger=url, blobs=place / "blobs",
+            retention=timedelta(days=6), inbox=inbox,
+        )  # fmt: skip
     if strategy in FORGETFUL:
         return forgetful(strategy, url, place)
     words, log = strategy in ("lightgbm", "linear"), place / "ingest.db"

@@ -21,7 +21,7 @@ from tests.crash import deployments
 
 #: databases, strategies and learners, covered in pairs
 PAIRS = [("sqlite", name) for name in deployments.STRATEGIES]
-PAIRS += [("postgres", name) for name in ("lightgbm", "xgboost", "sgd", "logged")]
+PAIRS += [("postgres", name) for name in ("lightgbm", "xgboost", "sgd", "logged", "served")]
 
 
 @contextmanager

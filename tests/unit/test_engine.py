@@ -19,9 +19,10 @@ from perennial import strategies, triggers, windows
 from perennial.core.errors import ConfigError, DataError, LearnerError
 from perennial.core.features import Features
 from perennial.core.protocols import Trained
-from perennial.core.records import Adopt, Appoint, Close, Tick, Verdict, align
+from perennial.core.records import Adopt, Answers, Appoint, Close, Prediction, Said, Tick, Verdict, align
 from perennial.engine import Engine
 from perennial.gate import Gate, Golden
+from perennial.gate.trial import Line
 from perennial.learners import as_learner
 from perennial.ledger.memory import MemoryLedger
 from perennial.stream.quality import Quality
@@ -1144,3 +1145,61 @@ def test_without_a_gate_nothing_is_compared(engine, monkeypatch):
     monkeypatch.setattr("perennial.engine.bounded", None)
     run = replay(engine(columns(240), stateful(), batch="1d", settings={"gate": None}))
     assert sum(turn.loss.n for turn in run.turns) > 50
+
+
+class Constant:
+    """A learner that says one probability, and counts the rows that it was asked about."""
+
+    task, name, notes = "classification", "Constant", ()
+
+    def __init__(self, p):
+        self.p, self.asked = p, 0
+
+    def predict(self, features):
+        """The same of every row."""
+        n = len(features)
+        self.asked += n
+        return Prediction(
+            codes=np.full(n, int(self.p > 0.5), dtype=np.int32), proba=np.tile([1 - self.p, self.p], (n, 1)),
+            classes=("down", "up"),
+        )  # fmt: skip
+
+
+def test_a_version_is_asked_only_what_it_was_not_asked_before(engine):
+    """Of rows that came with answers, each side of a comparison is what this very version said, and else is asked."""
+    run = replay(engine(columns(360), stateless(GaussianNB()), batch="1d"))
+    made = run.engine
+    batch = next(iter(run.prepared.batches("classification")))
+    n = len(batch)
+    champion, canary = (replace(run.versions[0], major=7, minor=minor) for minor in (0, 1))
+    serving, trial = Line(champion, Constant(0.25)), Line(canary, Constant(0.75))
+    by_canary = np.arange(n) % 4 == 0
+    shadowed = np.arange(n) % 4 == 1
+    width = len(made.classes)
+
+    def said(p, rows, minor):
+        at = [made.classes.index(label) for label in ("down", "up")]
+        proba = np.full((n, width), np.nan)
+        proba[rows] = 0.0
+        proba[np.ix_(rows, at)] = [1 - p, p]
+        codes = np.where(rows, at[int(p > 0.5)], -1).astype(np.int32)
+        return Answers(
+            major=np.where(rows, 7, -1).astype(np.int32), minor=np.where(rows, minor, -1).astype(np.int32),
+            prediction=Prediction(codes=codes, proba=proba),
+        )  # fmt: skip
+
+    told = said(0.25, ~by_canary, 0)
+    other = said(0.75, by_canary, 1)
+    told = Answers(
+        major=np.where(by_canary, other.major, told.major), minor=np.where(by_canary, other.minor, told.minor),
+        prediction=Prediction(
+            codes=np.where(by_canary, other.prediction.codes, told.prediction.codes).astype(np.int32),
+            proba=np.where(by_canary[:, None], other.prediction.proba, told.prediction.proba),
+        ),
+    )  # fmt: skip
+    batch = replace(batch, said=Said(told=told, shadow=said(0.75, shadowed, 1)))
+    up = made.classes.index("up")
+    assert (made._ask(serving, batch).proba[:, up] == 0.25).all()
+    assert (made._ask(trial, batch).proba[:, up] == 0.75).all()
+    assert serving.model.asked == by_canary.sum()
+    assert trial.model.asked == n - by_canary.sum() - shadowed.sum()
