@@ -41,7 +41,8 @@ def table(group: Group, dtype: Any) -> tuple[pa.Table, np.ndarray]:
     time = np.full(len(rows), at, dtype=np.int64)
     columns = {
         "at": pa.array(time).cast(pa.timestamp("us", "UTC")), "who": pa.array(who, type=dtype),
-        "x": pa.array(x, type=pa.float64()), "flag": pa.array([None if v is None else v > 0 for v in x], type=pa.bool_()),
+        "x": pa.array(x, type=pa.float64()),
+        "flag": pa.array([None if v is None else v > 0 for v in x], type=pa.bool_()),
         "word": pa.array(word, type=pa.string()),
     }  # fmt: skip
     return pa.table(columns), time
