@@ -60,6 +60,12 @@ strategies: {it: {stateless: {every: 1d, window: {sliding: 4d}}}}""",
 strategies: {it: {stateful: {every: 1d}}}""",
         "[word, half]",
     ),
+    "looks": (
+        """model: {estimator: lightgbm.LGBMClassifier,
+  params: {n_estimators: 5, num_leaves: 4, min_child_samples: 5, verbose: -1, n_jobs: 1}}
+strategies: {it: {stateless: {every: 2d, window: {sliding: 4d}}}}""",
+        "[flag, count]\n  features: {build: 'own_models_of_swaps:means', lookback: 2d}",
+    ),
     "pipeline": (
         """model: {estimator: 'own_models_of_swaps:encoded'}
 strategies: {it: {stateless: {every: 2d, window: {sliding: 4d}}}}""",
@@ -101,6 +107,9 @@ def served(request, tmp_path_factory) -> Iterator[Callable[[str], Served]]:
         "    words = OneHotEncoder(handle_unknown='ignore'), ['word']\n"
         "    words = make_column_transformer(words, remainder='passthrough')\n"
         "    return make_pipeline(words, SimpleImputer(), LogisticRegression(max_iter=500))\n"
+        "def means(past, now):\n"
+        "    seen = past.groupby('who')['a'].mean()\n"
+        "    return now[['a', 'word']].assign(mean=now['who'].map(seen).astype(float))\n"
     )
     made: dict[str, Served] = {}
     with schema() if request.param == "postgresql" else sqlite(folder) as url:
@@ -173,7 +182,8 @@ class Names:
 
 def signature(deployment: Any, intake: Any) -> Any:
     """The raw columns in the order of the file."""
-    return Names(tuple(n for n in table().column_names if n in intake.encoder.schema.names))
+    looked_at = intake.encoder.schema.names if deployment.stream.features is None else intake.standing().columns[2:]
+    return Names(tuple(name for name in table().column_names if name in looked_at))
 
 
 def rows_of(given: pa.Table, names: tuple[str, ...]) -> Rows:
@@ -221,6 +231,30 @@ def test_a_slot_says_what_its_version_says_offline(served, kind, form) -> None:
             for i in range(0, 40, 3):
                 some = given.slice(i, 1)
                 assert said(slot.predict(rows_of(some, names))) == one.offline(slot.version, some)
+    finally:
+        models.close()
+
+
+def test_features_of_past_rows_are_those_that_a_run_would_build(served) -> None:
+    """The same function on the rows that the checkpoint holds, and the same model on what it gave."""
+    one = served("looks")
+    models = one.models()
+    try:
+        slot = models.champion
+        assert slot is not None
+        assert slot.form == "native"
+        given = table().slice(ROWS - 6, 6)
+        at = int(np.datetime64("2026-01-11T02:00", "us").astype(np.int64))
+        rows = rows_of(given, slot.signature.names)
+        rows.keys = given.column("who").to_pylist()
+        intake = checkpoint.restored(one.deployment, checkpoint.last(one.ledger))
+        lookback = intake.standing().lookback
+        time_of = pa.array(np.full(6, at)).cast(pa.timestamp("us", "UTC"))
+        asked = given.set_column(0, "at", time_of).select(list(intake.standing().columns))
+        lookback.feed(asked, np.full(6, at, dtype=np.int64))
+        built = lookback.finish().combine_chunks()
+        assert built.column("mean").null_count == 0
+        assert said(slot.predict(rows, at)) == one.offline(slot.version, built)
     finally:
         models.close()
 

@@ -41,7 +41,8 @@ def table(group: Group, dtype: Any) -> tuple[pa.Table, np.ndarray]:
     time = np.full(len(rows), at, dtype=np.int64)
     columns = {
         "at": pa.array(time).cast(pa.timestamp("us", "UTC")), "who": pa.array(who, type=dtype),
-        "x": pa.array(x, type=pa.float64()), "flag": pa.array([None if v is None else v > 0 for v in x]),
+        "x": pa.array(x, type=pa.float64()),
+        "flag": pa.array([None if v is None else v > 0 for v in x], type=pa.bool_()),
         "word": pa.array(word, type=pa.string()),
     }  # fmt: skip
     return pa.table(columns), time
@@ -139,8 +140,9 @@ def test_what_no_call_may_look_at_is_let_go_of() -> None:
         Build(), timedelta(minutes=SPAN), time="at", key="who", zone="UTC", lateness=timedelta(minutes=LATE)
     ).past()
     largest = 0
-    for minute in range(20_000):
-        past.add(*table((minute * MINUTE, [(minute % 5, 1.0, "red")]), pa.int64()))
+    for minute in range(20, 2_400, 20):
+        rows, _ = table((0, [(who % 5, 1.0, "red") for who in range(20)]), pa.int64())
+        past.add(rows, (minute + np.arange(20)) * MINUTE)
         largest = max(largest, len(past))
     assert largest <= 1.5 * (SPAN + LATE + 1) + 512 + 20
     assert sum(len(numbers) for numbers, _ in past._places.values()) == len(past)

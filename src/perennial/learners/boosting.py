@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, final
 
@@ -356,6 +356,10 @@ class Engine(Protocol):
         """Whether a matrix is all that a booster wants of rows."""
         ...
 
+    def quick(self, booster: Any) -> Callable[[Floats], Floats]:
+        """What :meth:`outcome` says of a matrix, by the quickest call that there is; where it takes one."""
+        ...
+
     def outcome(self, booster: Any, rows: Any) -> Floats:
         """Probabilities (n, classes), or values (n,), equal to what the fitted estimator would say.
 
@@ -621,8 +625,13 @@ class Boosted:
 
     def serving(self) -> Serving | None:
         """The native call on a matrix; None if it wants words."""
-        booster = self._trained().booster
-        return self._said if booster is None or self._engine.takes_matrix(booster) else None
+        model = self._trained()
+        if model.booster is None:
+            return self._said
+        if not self._engine.takes_matrix(model.booster):
+            return None
+        ask, classes = self._engine.quick(model.booster), model.classes
+        return lambda matrix: _classified(ask(matrix), classes) if classes else Prediction(values=ask(matrix))
 
     def _said(self, rows: Any) -> Prediction:
         model = self._trained()

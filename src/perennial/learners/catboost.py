@@ -9,8 +9,8 @@ import io
 import math
 import os
 import tempfile
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 from typing import Any, final
 
 import catboost as cb
@@ -240,6 +240,10 @@ class CatBoost:
 
     def _labels(self, examples: Examples) -> Any:
         return examples.values if examples.codes is None else boosting.ranked(examples)[1]
+
+    def quick(self, booster: Any) -> Callable[[Floats], Floats]:
+        """The same call."""
+        return partial(self.outcome, booster)
 
     def outcome(self, booster: Any, rows: Any) -> Floats:
         """The estimator's own probabilities or values."""

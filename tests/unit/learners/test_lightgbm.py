@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -354,3 +355,32 @@ def test_the_users_estimator_is_left_alone() -> None:
     ours.wrap(estimator).fit(_examples(60), 1)
     assert estimator.n_jobs is None
     assert not hasattr(estimator, "booster_") or not estimator.__sklearn_is_fitted__()
+
+
+@pytest.mark.parametrize("task", ["classification", "regression", "three"])
+def test_single_rows_are_asked_by_a_call_of_their_own(task: str) -> None:
+    """It says what the booster says bit for bit, from many threads at once, and takes no row of another shape."""
+    kind = "regression" if task == "regression" else "classification"
+    examples = make_examples(240, task=kind, classes=("a", "b", "c") if task == "three" else ("a", "b"))
+    estimator = lgb.LGBMRegressor if kind == "regression" else lgb.LGBMClassifier
+    engine = ours.LightGBM(estimator(n_estimators=12, n_jobs=1))
+    booster = engine.read(engine.dump(engine.fit(examples, None)))
+    single = ours._Single.of(booster, {"num_threads": 1})
+    assert single is not None, "this release of LightGBM has lost the call: see what took its place"
+    rows = examples.features.matrix().copy()
+    rows[::5, 1] = np.nan
+    want = [engine.outcome(booster, rows[i : i + 1]).tobytes() for i in range(len(rows))]
+    quick = engine.quick(booster)
+
+    def ask(start: int) -> list[bytes]:
+        order = [(start + i) % len(rows) for i in range(len(rows))]
+        told = {i: quick(rows[i : i + 1]).tobytes() for i in order for _ in range(3)}
+        return [told[i] for i in range(len(rows))]
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(told == want for told in threads.map(ask, range(0, 240, 30)))
+    assert quick(rows).tobytes() == engine.outcome(booster, rows).tobytes()
+    assert not single.fits(rows)
+    assert not single.fits(rows[:1, :2])
+    assert not single.fits(rows[:1].astype(np.float32))
+    assert not single.fits(np.asfortranarray(rows)[:1])
