@@ -14,7 +14,7 @@ from pathlib import Path
 
 from perennial.core.failpoints import NAMES
 from tests import postgres
-from tests.crash import deployments, test_power
+from tests.crash import deployments, serving, test_power
 from tests.crash.test_kill import children, place_of, same
 
 
@@ -69,6 +69,9 @@ def main() -> int:
             wanted = test_power.straight(cut, child, strategy)
             images, _ = test_power.recovered(cut, child, strategy, test_power.recorded(cut, child, strategy), wanted)
             print(f"{strategy}: {images} images of a power cut, all recovered ({time.monotonic() - began:.0f} s)")
+        for seed, ledger in enumerate(("sqlite:///.perennial/ledger.db", served)):
+            some = max(asked.kills // 50, 3)
+            print(serving.nothing_lost(root / f"served-{seed}", kills=some, seed=asked.seed + seed, ledger=ledger))
     print(f"{kills} kills, {differed} runs differed; PostgreSQL: {postgres.URL}")
     return int(differed > 0)
 

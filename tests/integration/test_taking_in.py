@@ -13,11 +13,11 @@ import pytest
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
-from perennial.core.errors import DataError
+from perennial.core.errors import ConfigError, DataError
 from perennial.server.taking_in import ID_LENGTH, LABEL_LENGTH, TEXT_LENGTH, routes
 from perennial.stream.feed import SourceAway
-from perennial.stream.inbox import SAID, VERSION, Inbox
-from perennial.stream.ingest import KeyTaken
+from perennial.stream.inbox import SAID, VERSION, Inbox, rows_schema
+from perennial.stream.ingest import IngestLog, KeyTaken
 from tests import inboxes
 from tests.inboxes import rows
 
@@ -202,6 +202,18 @@ def test_examples_are_rows_with_their_labels(serve, inbox):
     tick = timedelta(microseconds=1)
     assert labels == [("e1", "up", 0 * tick), ("examples/k/1", "down", 0 * tick), ("e1", "down", tick)]
     assert send.state.counters["examples"] == 3
+
+
+def test_examples_come_before_the_first_version(serve, inbox):
+    """The log that is there says what rows hold: nobody has to serve yet."""
+    IngestLog.open(inbox.url("rows"), rows_schema(inboxes.stream(), inboxes.TYPES)).close()
+
+    def nobody():
+        raise ConfigError("columns", None, "nothing says yet what rows hold")
+
+    example = {"x": 1, "n": 2, "flag": True, "word": "w", "who": "m", "y": "up", "call": "e1"}
+    assert serve(types=nobody)("/examples", example) == (200, {"id": "e1", "outcome": "accepted"})
+    assert [row["call"] for row in rows(inbox, "rows")] == ["e1"]
 
 
 def test_a_key_with_another_body_is_a_conflict(serve):

@@ -22,7 +22,7 @@ from perennial.server.rows import Answered, Rows
 from perennial.server.standing import Flow, Standing, standing
 from perennial.stream import inbox_index, ingest
 from perennial.stream.feed import Position, SourceAway, feed_of
-from perennial.stream.inbox import SAID, SHADOW, SHADOW_SAID, VERSION, Inbox, rows_schema, unpack
+from perennial.stream.inbox import SAID, SHADOW, SHADOW_SAID, VERSION, Inbox, erase, rows_schema, unpack
 from perennial.stream.ingest import IngestLog, KeyTaken
 from tests import inboxes, postgres
 from tests.inboxes import answered, entries, rows
@@ -470,6 +470,17 @@ def test_the_index_forgets_what_is_asked_for_and_what_is_old(inbox, start):
     other = start(inbox, clock=lambda: now[0])
     assert outcomes(other, ("new", "up")) == ["accepted"]
     assert lines(inbox) == {"rows": 2, "labels": 1, "feedback": 1}
+
+
+def test_who_is_erased_is_forgotten_by_id_too(inbox, start):
+    """The index keeps digests of ids, and what was said: these go with the rows."""
+    one = start(inbox, thumbs=True, label_type=pa.string, clock=lambda: 2_000_000)
+    one.log(answered(0, 4))
+    take(one, thumbs=[(f"call-{i}", True) for i in range(4)])
+    one.close()
+    assert erase(inbox, inboxes.stream(), "who-0") == 2
+    assert lines(inbox) == {"rows": 2, "labels": 2, "feedback": 2}
+    assert [row["call"] for row in rows(inbox, "labels")] == ["call-1", "call-3"]
 
 
 def test_an_inbox_without_logs_has_nothing_to_forget(inbox):

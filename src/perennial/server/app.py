@@ -22,7 +22,7 @@ from starlette.routing import Route as PlainRoute
 from perennial import __version__
 from perennial.config import Loaded, load
 from perennial.config.serving import columns_of, inbox_of
-from perennial.core.errors import PerennialError
+from perennial.core.errors import ConfigError, PerennialError
 from perennial.server import describing, invocations, oip, operating, taking_in
 from perennial.server.access import Access, require
 from perennial.server.access import routes as login_routes
@@ -172,7 +172,11 @@ def _writer(parts: Parts, inbox: Inbox, stated: Mapping[str, Any] | None) -> Wri
 
     def types() -> Mapping[str, Any]:
         champion = None if parts.models is None else parts.models.champion
-        assert champion is not None  # it is asked once something was predicted
+        if champion is None:  # something was predicted, or examples come before the first version
+            if stated is not None:
+                return stated
+            need = "nothing says yet what rows hold: state them, or push labelled rows,  perennial push FILE"
+            raise ConfigError("stream.columns", None, need)
         signature = champion.signature
         key = {} if signature.key is None else {signature.key: signature.key_type}
         return {**signature.types, **key}

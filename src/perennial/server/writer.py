@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from perennial.core.errors import ConfigError, PerennialError
+from perennial.core.errors import PerennialError
 from perennial.core.records import Label, Prediction
 from perennial.core.times import micros
 from perennial.server import received
@@ -127,7 +127,7 @@ class Writer:
         self._away: Exception | None = None
         self._retry_at, self._pause = 0.0, SOON
         self._pruned: dict[str, float] = {}  # when each log is next looked through
-        self._refused = False
+        self._fits: bool | None = None  # whether the log of predictions has our columns, once that was asked
 
     # ------------------------------------------------------------------ the server's threads
 
@@ -197,7 +197,7 @@ class Writer:
         SourceAway
             If the database does not answer.
         ConfigError
-            If nothing says yet what rows hold, or their log has other columns than this stream's.
+            If the log is not there, and nothing says yet what rows hold.
         """
         return self._open_rows().schema
 
@@ -343,7 +343,7 @@ class Writer:
         confirms = thumbs and self._thumbs
         examples = any(request.examples is not None for request in requests)
         return Logs(
-            rows=self._kept() if self._held or confirms or examples else None,
+            rows=self._open_rows() if self._held or confirms or examples else None,
             labels=self._labels(first) if first is not None or confirms else None,
             feedback=self._open("feedback", FEEDBACK) if thumbs else None,
             confirms=confirms,
@@ -351,18 +351,22 @@ class Writer:
 
     def _kept(self) -> IngestLog | None:
         """The log of predictions, made if it is not there; None if it has other columns, which is told once."""
-        if self._refused:
-            return None
-        try:
-            return self._open_rows()
-        except ConfigError as error:
-            self._refused = True
-            log.error("predictions are not logged", extra={"error": str(error)})
-            return None
+        if self._fits is None:
+            opened, wanted = self._open_rows(), rows_schema(self._stream, self._types())
+            self._fits = _fits(opened.schema, wanted)
+            if not self._fits:
+                there, ours = (", ".join(f"{one.name}: {one.type}" for one in each) for each in (opened.schema, wanted))
+                error = f"{opened!r} holds {there}, and a server logs {ours}: begin a deployment of a new name"
+                log.error("predictions are not logged", extra={"error": error})
+        return self._open_rows() if self._fits else None
 
     def _open_rows(self) -> IngestLog:
-        found = self._logs.get("rows")
-        return self._open("rows", rows_schema(self._stream, self._types())) if found is None else found
+        """The log of predictions as it is; made if it is not there."""
+        if (found := self._logs.get("rows")) is not None:
+            return found
+        with IngestLog.open(self._inbox.url("rows")) as there:
+            schema = there.schema
+        return self._open("rows", rows_schema(self._stream, self._types()) if schema is None else schema)
 
     def _labels(self, first: Label | None) -> IngestLog | None:
         """The log of labels; None if it is not there, and nothing says of which type they are."""
@@ -377,10 +381,7 @@ class Writer:
     def _open(self, which: Which, schema: Any) -> IngestLog:
         with self._opening:
             if which not in self._logs:
-                opened = IngestLog.open(self._inbox.url(which))
-                if opened.schema is None or not _fits(opened.schema, schema):
-                    opened.close()
-                    opened = IngestLog.open(self._inbox.url(which), schema)
+                opened = IngestLog.open(self._inbox.url(which), schema)
                 inbox_index.make(opened)
                 self._logs[which] = opened
             return self._logs[which]
@@ -389,7 +390,7 @@ class Writer:
         with self._opening:
             for one in self._logs.values():
                 one.close()
-            self._logs = {}
+            self._logs, self._fits = {}, None
 
 
 def _fits(there: Any, wanted: Any) -> bool:

@@ -23,6 +23,7 @@ from perennial.core.errors import ConfigError, DataError, nearest
 from perennial.core.records import Prediction
 from perennial.core.times import NEVER, micros, moment, spell
 from perennial.stream.answered import SAID, SHADOW, SHADOW_SAID, VERSION
+from perennial.stream.inbox_index import forget_ids
 from perennial.stream.ingest import Append, IngestFeed, IngestLog, append_together
 from perennial.stream.instants import Instants
 from perennial.stream.joining import label_type
@@ -197,6 +198,7 @@ def erase(inbox: Inbox, stream: Stream, subject: str, ids: Sequence[str] = ()) -
     """
     feeds = {which: IngestFeed(inbox.url(which)) for which in _LOGS}
     theirs = {*map(str, ids), *feeds["rows"].find(str(stream.key), subject, str(stream.id))}
+    forget_ids(inbox, sorted(theirs))
     for which in ("labels", "feedback"):
         if theirs and feeds[which].there():
             feeds[which].erase(str(stream.id) if which == "labels" else "id", sorted(theirs))

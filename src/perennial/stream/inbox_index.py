@@ -11,14 +11,16 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from perennial.stream.inbox import Inbox
-from perennial.stream.ingest import IngestLog, Together, together
+from perennial.stream.ingest import IngestLog, Together, held, together
 from perennial.stream.label_log import id_digest
+
+if TYPE_CHECKING:
+    from perennial.stream.inbox import Inbox
 
 MINUTE = 60_000_000
 #: how long is remembered how much came, in minutes
@@ -197,14 +199,13 @@ def forget_ids(inbox: Inbox, ids: Sequence[str]) -> int:
     gone = 0
     digests = [id_digest(one) for one in ids]
     for which in ("rows", "labels", "feedback"):
-        with IngestLog.open(inbox.url(which)) as log:
-            if not log.identity:
+        if not digests or held(inbox.url(which)) is None:
+            continue
+        with IngestLog.open(inbox.url(which)) as log, together([log]) as writing:
+            table = _tables(writing.schema).lines
+            if not sa.inspect(writing.connection).has_table(table.name, schema=table.schema):
                 continue
-            with together([log]) as writing:
-                table = _tables(writing.schema).lines
-                if not sa.inspect(writing.connection).has_table(table.name, schema=table.schema):
-                    continue
-                for start in range(0, len(digests), _MOST):
-                    mine = table.c.log == log.identity, table.c.id.in_(digests[start : start + _MOST])
-                    gone += writing.connection.execute(table.delete().where(*mine)).rowcount
+            for start in range(0, len(digests), _MOST):
+                mine = table.c.log == log.identity, table.c.id.in_(digests[start : start + _MOST])
+                gone += writing.connection.execute(table.delete().where(*mine)).rowcount
     return gone
