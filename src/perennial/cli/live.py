@@ -31,7 +31,7 @@ RATE = 150.0  #: calls asked about per second
 UNANSWERED = 0.1  #: share of calls whose label never comes
 THUMBED = 0.05  #: share of answers that somebody judges
 LABEL_SECONDS = (1.0, 4.0)  #: how long a label takes: so they come out of order
-START_SECONDS = 120.0  #: how long the server may take to have a champion
+START_SECONDS = 300.0  #: how long the server may take to have a champion
 
 
 @dataclass
@@ -170,8 +170,8 @@ def _load(client: Client, rows: Sequence[dict[str, Any]], seen: Seen, stop: thre
                     due = time.monotonic() + draw.uniform(*LABEL_SECONDS)
                     heapq.heappush(waiting, (due, number, row["target"], label))
             _send_back(client, waiting, draw, seen)
-        except PerennialError as error:
-            seen.failed.append(str(error))
+        except Exception as error:  # whatever goes wrong is a failed request to whoever looks on
+            seen.failed.append(f"{type(error).__name__}: {error}")
         stop.wait(max(begun + seen.asked / RATE - time.monotonic(), 0.0))
 
 
