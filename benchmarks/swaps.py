@@ -38,6 +38,7 @@ LATE = 1.0  #: seconds after which no answer may come from the version before
 
 _MOVES = {"full": 60, "quick": 20, "tiny": 4}  #: over all rounds
 _VERSIONS = {"full": 8, "quick": 5, "tiny": 3}
+_WARM = {"full": 3.0, "quick": 1.0, "tiny": 0.2}  #: seconds of load until everything is warm
 _ROWS = {"full": 8_000, "quick": 4_000, "tiny": 400}
 
 
@@ -95,7 +96,7 @@ def measure(size: Size, rounds: int, folder: Path) -> list[Figure]:
         tails, delays, p99s = [], [], []
         requests = 0
         with made.start(workers=workers) as server:
-            under(made, server, folder, seconds=2.0, moves=0)  # until everything is warm
+            under(made, server, folder, seconds=_WARM[size], moves=0)
             for number in range(rounds):
                 found = {}
                 for swapping in (False, True) if number % 2 == 0 else (True, False):
