@@ -1,7 +1,7 @@
 """Swap under load: promotions and rollbacks while requests come at a constant rate, with one worker and with two.
 
 Every answer names a version, and must be what that version says offline, loaded from the ledger, of the same rows; none
-may fail, and none may name a version that was not champion lately. The times to an answer, from the moment at which its
+may fail, and none may name a version that was not champion before. The times to an answer, from the moment at which its
 request was due, are held against those of a stretch without a swap in the same round, as is the time until every worker
 answers by the new version.
 """
@@ -34,10 +34,10 @@ NAME = "swaps"
 COLUMNS, ROWS, BODIES = 30, 4, 50
 RATE, CONNECTIONS = 200, 16
 EVERY = 1.0  #: seconds from one move of the champion to the next
-LATE = 1.0  #: seconds after which no answer may come from the version before
 
 _MOVES = {"full": 60, "quick": 20, "tiny": 4}  #: over all rounds
 _VERSIONS = {"full": 8, "quick": 5, "tiny": 3}
+_WARM = {"full": 3.0, "quick": 1.0, "tiny": 0.2}  #: seconds of load until everything is warm
 _ROWS = {"full": 8_000, "quick": 4_000, "tiny": 400}
 
 
@@ -69,9 +69,10 @@ class Judged:
 
     Parameters
     ----------
-    requests, failed, wrong, stale : int
-        How many; without a prediction; not what the named version says; by a version that was champion no more for
-        longer than was allowed.
+    requests, failed, wrong, premature : int
+        How many; without a prediction; not what the named version says; by a version that had not been champion yet.
+    lag : float
+        The longest, in seconds, that a version which was champion no more was asked and answered.
     versions : Counter
         Answers by version.
     """
@@ -79,7 +80,8 @@ class Judged:
     requests: int
     failed: int
     wrong: int
-    stale: int
+    premature: int
+    lag: float
     versions: Counter[str]
 
 
@@ -92,18 +94,19 @@ def measure(size: Size, rounds: int, folder: Path) -> list[Figure]:
     moves = max(2, _MOVES[size] // rounds)
     out: list[Figure] = []
     for workers in (1, 2):
-        tails, delays, p99s = [], [], []
+        tails, delays, lags, p99s = [], [], [], []
         requests = 0
         with made.start(workers=workers) as server:
-            under(made, server, folder, seconds=2.0, moves=0)  # until everything is warm
+            under(made, server, folder, seconds=_WARM[size], moves=0)
             for number in range(rounds):
                 found = {}
                 for swapping in (False, True) if number % 2 == 0 else (True, False):
                     told, moved = under(made, server, folder, seconds=moves * EVERY, moves=moves if swapping else 0)
-                    judged = judge(made, told, moved, late=LATE if size == "full" else None)
+                    judged = judge(made, told, moved)
                     require(judged.failed == 0, f"{judged.failed} of {judged.requests} requests failed, {workers=}")
                     require(judged.wrong == 0, f"{judged.wrong} answers are not what their version says, {workers=}")
-                    require(judged.stale == 0, f"{judged.stale} answers by a version of before, {workers=}")
+                    require(judged.premature == 0, f"{judged.premature} answers by no champion, {workers=}")
+                    lags.append(judged.lag)
                     require(not swapping or len(judged.versions) > 1, "no version but the first ever answered")
                     found[swapping] = float(np.quantile([one.done - one.due for one in told], 0.99))
                     requests += judged.requests
@@ -124,7 +127,10 @@ def measure(size: Size, rounds: int, folder: Path) -> list[Figure]:
                 what=f"{of}: from a move until every worker has answered by the new version, median of moves",
                 rounds=[statistics.median(delays)], unit="s",
             ),
-            figure(what=f"{of}: the same, slowest of all moves", rounds=[max(delays)], unit="s", at_most=LATE),
+            figure(
+                what=f"{of}: the longest that a version answered after another was made champion",
+                rounds=[max(lags)], unit="s", at_most=1.0,
+            ),
         ]  # fmt: skip
     return out
 
@@ -194,16 +200,14 @@ def _move(ledger: SqlLedger, deployment: Deployment, champion: str, moves: int, 
     return out
 
 
-def judge(made: Deployed, told: list[Answer], moved: list[Move], *, late: float | None) -> Judged:
-    """Hold every answer against the version that it names, and the version against who was champion.
-
-    ``late`` is how long the version before may still answer; it may at any time unless given.
-    """
+def judge(made: Deployed, told: list[Answer], moved: list[Move]) -> Judged:
+    """Hold every answer against the version that it names, and the version against who was champion."""
     questions = asked(BODIES, ROWS, COLUMNS)
     offline = made.positive(questions.reshape(-1, COLUMNS))
     expected = {number: said.reshape(BODIES, ROWS) for number, said in offline.items()}
     ends = [*(move.done for move in moved[1:]), math.inf]
-    failed = wrong = stale = 0
+    failed = wrong = premature = 0
+    lag = 0.0
     versions: Counter[str] = Counter()
     for one in told:
         if one.status != 200:
@@ -214,19 +218,20 @@ def judge(made: Deployed, told: list[Answer], moved: list[Move], *, late: float 
         versions[number] += 1
         if number not in expected or not np.array_equal(probabilities(document), expected[number][one.question]):
             wrong += 1
-        since = -math.inf if late is None else one.sent - late
-        if not any(
-            move.version == number and move.began <= one.done and end >= since
-            for move, end in zip(moved, ends, strict=True)
-        ):
-            stale += 1
-    return Judged(requests=len(told), failed=failed, wrong=wrong, stale=stale, versions=versions)
+        reigns = [
+            end for move, end in zip(moved, ends, strict=True) if move.version == number and move.began <= one.done
+        ]
+        if reigns:
+            lag = max(lag, one.sent - max(reigns))
+        else:
+            premature += 1
+    return Judged(requests=len(told), failed=failed, wrong=wrong, premature=premature, lag=lag, versions=versions)
 
 
 def arrivals(told: list[Answer], moved: list[Move]) -> list[float]:
     """Seconds from each move until every worker has answered by the new version, or to the next move, if that is first.
 
-    A worker that lags behind for longer shows in :func:`judge`.
+    A worker that is further behind shows in ``Judged.lag``.
     """
     answers = [(one.done, one.worker, json.loads(one.text)["model_version"]) for one in told if one.status == 200]
     workers = {worker for _, worker, _ in answers}

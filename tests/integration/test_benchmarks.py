@@ -26,6 +26,9 @@ FIGURES = {
     "gate": 78,
     "durable_turn": 5,
     "ingest_append": 4,
+    "serving": 6,
+    "swaps": 8,
+    "taking_in": 8,
 }
 
 
@@ -71,6 +74,45 @@ def test_a_figure_is_the_median_of_its_rounds_held_against_the_target(limits, me
     assert told["figures"][0]["met"] is met
     assert told["figures"][0]["rounds"] == [9.0, 2.0, 1.0]
     assert {"python", "numpy", "perennial"} <= told["versions"].keys()
+
+
+def test_a_peer_that_is_missing_is_told_with_the_reason(monkeypatch, tmp_path):
+    """No network, no peer: the table and the file say so, and figures of the others stand."""
+    from benchmarks.servers import peers
+
+    monkeypatch.setattr(peers, "CACHE", tmp_path)
+    monkeypatch.setattr(peers, "REQUIREMENTS", {"mlflow": ("no such package ==1",)})
+    with pytest.raises(peers.NotInstalled, match="no such package"):
+        peers.environment("mlflow")
+    outcome = suite.Outcome(
+        size="tiny", missing=[common.NotMeasured(benchmark="serving", peer="mlflow models serve", reason="no network")]
+    )
+    suite.write(outcome, tmp_path / "results.json")
+    told = json.loads((tmp_path / "results.json").read_text())
+    assert told["not_measured"] == [{"benchmark": "serving", "peer": "mlflow models serve", "reason": "no network"}]
+
+
+def test_cpu_of_a_tree_counts_children_that_ended(tmp_path):
+    """What a server's processes burned is counted, whether they still live or not, and all of them end with it."""
+    from benchmarks.servers.process import serving
+
+    burn = "import time; t = time.process_time()\nwhile time.process_time() - t < 0.3: pass\n"
+    script = f"""
+import os, pathlib, subprocess, sys, time
+burn = {burn!r}
+subprocess.run([sys.executable, "-c", burn])
+subprocess.Popen([sys.executable, "-c", burn + "open('left', 'w').close(); time.sleep(600)"])
+while not os.path.exists("left"):
+    time.sleep(0.01)
+exec(burn)
+pathlib.Path("done").touch()
+time.sleep(600)
+"""
+    done = tmp_path / "done"
+    with serving([sys.executable, "-c", script], 1, tmp_path, ready=lambda _: done.exists()) as server:
+        assert server.cpu_seconds() >= 0.9
+        assert len(server.processes()) == 2
+    assert all(fields[0] == "Z" for fields in server.processes().values())  # whoever has to bury them may be late
 
 
 def test_rounds_are_interleaved_and_turn_about():

@@ -34,9 +34,9 @@ def test_no_request_fails_and_each_is_answered_by_the_version_it_names(made, tmp
             made, server, tmp_path, seconds=(MOVES + 1) * EVERY, moves=MOVES, every=EVERY, rate=RATE
         )
     assert len(moved) == MOVES + 1
-    judged = swaps.judge(made, told, moved, late=None)
+    judged = swaps.judge(made, told, moved)
     assert judged.requests == round(RATE * (MOVES + 1) * EVERY)
-    assert (judged.failed, judged.wrong, judged.stale) == (0, 0, 0)
+    assert (judged.failed, judged.wrong, judged.premature) == (0, 0, 0)
     assert len(judged.versions) > 2
     assert len({one.worker for one in told}) == workers
 
@@ -53,14 +53,13 @@ def test_what_is_wrong_is_found(made):
 
     moved = [swaps.Move(0.0, 0.0, "1.0"), swaps.Move(4.0, 4.1, "2.0")]
 
-    def judged(*told, late=1.0):
-        found = swaps.judge(made, list(told), moved, late=late)
-        return found.failed, found.wrong, found.stale
+    def judged(*told):
+        found = swaps.judge(made, list(told), moved)
+        return found.failed, found.wrong, found.premature, round(found.lag, 6)
 
-    assert judged(answer("2.0", "2.0"), answer("1.0", "1.0", at=3.0), answer("1.0", "1.0")) == (0, 0, 0)
-    assert judged(answer("2.0", "2.0", status=503)) == (1, 0, 0)
-    assert judged(answer("2.0", "1.0")) == (0, 1, 0)
-    assert judged(answer("3.0", "3.0")) == (0, 0, 1)
-    assert judged(answer("2.0", "2.0", at=3.0)) == (0, 0, 1)
-    assert judged(answer("1.0", "1.0", at=5.5)) == (0, 0, 1)
-    assert judged(answer("1.0", "1.0", at=5.5), late=None) == (0, 0, 0)
+    assert judged(answer("2.0", "2.0"), answer("1.0", "1.0", at=3.0), answer("1.0", "1.0", at=4.1)) == (0, 0, 0, 0.0)
+    assert judged(answer("2.0", "2.0", status=503)) == (1, 0, 0, 0.0)
+    assert judged(answer("2.0", "1.0")) == (0, 1, 0, 0.0)
+    assert judged(answer("3.0", "3.0")) == (0, 0, 1, 0.0)
+    assert judged(answer("2.0", "2.0", at=3.0)) == (0, 0, 1, 0.0)
+    assert judged(answer("1.0", "1.0", at=5.5)) == (0, 0, 0, 1.4)
