@@ -23,6 +23,7 @@ from perennial.core.records import Label, Prediction
 from perennial.server import failures
 from perennial.server.counters import Counters
 from perennial.server.failures import Refused, no_champion
+from perennial.server.history import History
 from perennial.server.rows import Answered, Rows
 from perennial.server.seen import Seen
 from perennial.server.signature import Policy, Signature, check_id
@@ -67,6 +68,10 @@ class Models(Protocol):
     @property
     def champion(self) -> Slot | None:
         """The version that serves."""
+
+    @property
+    def history(self) -> History | None:
+        """Past rows that features are built from, where they are."""
 
     def choose(self, key: object | None, request_id: str) -> tuple[Slot, Slot | None]:
         """Who answers, and who is asked beside it."""
@@ -233,7 +238,11 @@ class Answering:
                 return
         if parts.writer is not None:
             counters.add("answered", rows.n)
+            if parts.models is not None and parts.models.history is not None:
+                parts.models.history.saw(answered.ids, rows, answered.time)
             if not parts.writer.log(answered) and self._refuses:
+                if asked.request is not None:
+                    parts.seen.release(asked.request)  # it may come again, and is logged then
                 raise Refused("too many predictions wait to be logged: send this one again", 503, failures.RETRY)
         counters.add("predictions", rows.n)
         counters.add("rows", rows.n)

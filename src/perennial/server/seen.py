@@ -20,8 +20,14 @@ _FORMAT = int.from_bytes(b"seen\x01", "little")
 _ENTRY = struct.Struct("<QQ")  # hash of the id, which is never 0, and of the content
 _HEAD = struct.Struct("<QQQQ")  # format, ids kept, which half is written to, how many ids are in it
 _HEAD_BYTES = 4096
+_RELEASED = 0  # in the place of a content: the id may be claimed again
 
 Outcome = Literal["new", "same", "other"]
+
+
+def _number(content: bytes) -> int:
+    """Eight bytes that stand for others; never zero, which is no id and no content."""
+    return int.from_bytes(blake2b(content, digest_size=8).digest(), "little") or 1
 
 
 @final
@@ -63,14 +69,18 @@ class Seen:
 
         ``content`` is any digest of what was asked. Of two workers that claim an id at once, one is told it is new.
         """
-        key = int.from_bytes(blake2b(request.encode(), digest_size=8).digest(), "little") or 1
-        about = int.from_bytes(blake2b(content, digest_size=8).digest(), "little")
+        key = _number(request.encode())
+        about = _number(content)
         fcntl.flock(self._file, fcntl.LOCK_EX)
         try:
             _, _, half, count = _HEAD.unpack_from(self._map)
             at, found = self._find(half, key)
             if found is None:
-                _, found = self._find(1 - half, key)
+                before, found = self._find(1 - half, key)
+                at = at if found is None else before
+            if found == _RELEASED:
+                _ENTRY.pack_into(self._map, at, key, about)
+                return "new"
             if found is not None:
                 return "same" if found == about else "other"
             if count >= self._kept:
@@ -83,6 +93,18 @@ class Seen:
             _ENTRY.pack_into(self._map, at, key, about)
             _HEAD.pack_into(self._map, 0, _FORMAT, self._kept, half, count + 1)
             return "new"
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def release(self, request: str) -> None:
+        """A request that was claimed is new again: it came to nothing."""
+        key = _number(request.encode())
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            for half in (0, 1):
+                at, found = self._find(half, key)
+                if found is not None:
+                    _ENTRY.pack_into(self._map, at, key, _RELEASED)
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 

@@ -76,3 +76,14 @@ def test_of_two_processes_that_claim_at_once_one_is_told_new(tmp_path: Path) -> 
     assert sorted(zip(one, other, strict=True)) == sorted(
         [("new", "same") if first == "new" else ("same", "new") for first in one]
     )
+
+
+def test_a_request_that_came_to_nothing_may_come_again(tmp_path: Path) -> None:
+    """What was claimed and then refused is new once more, with the same content or another, and is known from then."""
+    with Seen(tmp_path / "seen") as seen:
+        assert seen.claim("a", b"1") == "new"
+        seen.release("a")
+        assert seen.claim("a", b"2") == "new"
+        assert (seen.claim("a", b"2"), seen.claim("a", b"1")) == ("same", "other")
+        seen.release("never claimed")
+        assert seen.claim("never claimed", b"3") == "new"
