@@ -47,6 +47,8 @@ class Slot:
 
 
 class Models:
+    history = None
+
     def __init__(self, champion: Slot | None, shadow: Slot | None = None) -> None:
         self.champion, self.shadow = champion, shadow
         self.keys: list[object] = []
