@@ -241,6 +241,7 @@ class Answering:
             if parts.models is not None and parts.models.history is not None:
                 parts.models.history.saw(answered.ids, rows, answered.time)
             if not parts.writer.log(answered) and self._refuses:
+                counters.add("answered", -rows.n)
                 if asked.request is not None:
                     parts.seen.release(asked.request)  # it may come again, and is logged then
                 raise Refused("too many predictions wait to be logged: send this one again", 503, failures.RETRY)
