@@ -602,7 +602,7 @@ class Run:
         self._trim()  # never before: a source of ours holds rows until the ledger does
 
     def _trim(self, *, seldom: bool = False) -> None:
-        """Let sources of ours go of what is durable here; an inbox that keeps it a while is looked at only now and then."""
+        """Let sources of ours go of what is durable here; an inbox that keeps it a while lets go now and then."""
         inbox = self._deployment.inbox
         if inbox is not None and inbox.keep and not seldom and self._turn % _SELDOM:
             return
