@@ -48,7 +48,7 @@ DISAGREEMENT, SPREAD = 0.1, 0.3
 
 #: how long a stream that is served, and lies still, is not asked again what time alone would bring
 _PAUSE = 60_000_000
-#: in how many turns feedback that is old enough goes once
+#: in how many turns an inbox lets go once of what is old enough
 _SELDOM = 64
 
 Kind = Literal["batch", "tick", "close", "operator"]
@@ -603,9 +603,12 @@ class Run:
         self._trim()  # never before: a source of ours holds rows until the ledger does
 
     def _trim(self, *, seldom: bool = False) -> None:
-        """Let sources of ours go of what is durable here, and ``seldom``, as nobody reads it, feedback of its age."""
+        """Let sources of ours go of what is durable here; an inbox that keeps it a while lets go now and then."""
+        inbox = self._deployment.inbox
+        if inbox is not None and inbox.keep and not seldom and self._turn % _SELDOM:
+            return
         self._intake.trim(within=self._deployment.forgets)
-        if self._feedback is not None and (seldom or self._deployment.forgets or self._turn % _SELDOM == 0):
+        if self._feedback is not None:
             self._feedback.expire()
 
     def _whole_state(self, now: int, closed: bool) -> State:
