@@ -95,7 +95,8 @@ def test_tritonclient(server: Server, numbers: Path, binary: bool, by_column: bo
         assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
         metadata = client.get_model_metadata("numbers")
         assert [column["name"] for column in metadata["inputs"]] == NAMES
-        version = metadata["versions"][0]
+        version = server.get("/health")[1]["champion"]
+        assert version in metadata["versions"]
         assert client.is_model_ready("numbers", version)
         assert not client.is_model_ready("numbers", "99.0")
 
