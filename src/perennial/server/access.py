@@ -21,6 +21,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
 from hmac import compare_digest
 from hmac import digest as mac
@@ -383,18 +384,24 @@ def check_origin(scope: Mapping[str, Any]) -> None:
 
 def _from_here(scope: Mapping[str, Any]) -> None:
     """Refuse what reaches this machine under a name that is not its own: a site whose name was pointed here."""
-    host = _header(scope, b"host") or b""
-    name = host.decode("latin-1")
-    name = name[1:].rpartition("]")[0] if name.startswith("[") else name.partition(":")[0]
-    if not is_loopback(name.lower()):
+    if not _is_own(_header(scope, b"host") or b""):
         need = "without tokens this server answers as localhost alone: use http://127.0.0.1, or  perennial token"
         raise Refused(need, 403)
     check_origin(scope)
 
 
+@lru_cache(maxsize=256)  # on the way of every prediction, and clients spell it in few ways
+def _is_own(host: bytes) -> bool:
+    name = host.decode("latin-1")
+    name = name[1:].rpartition("]")[0] if name.startswith("[") else name.partition(":")[0]
+    return is_loopback(name.lower())
+
+
 def _header(scope: Mapping[str, Any], wanted: bytes) -> bytes | None:
-    found: bytes | None = next((value for name, value in scope["headers"] if name == wanted), None)
-    return found
+    for name, value in scope["headers"]:
+        if name == wanted:
+            return bytes(value)
+    return None
 
 
 def _cookie(cookies: bytes, wanted: str) -> str:
