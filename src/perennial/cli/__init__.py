@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from perennial import __version__
-from perennial.cli import adopt, backtest, demo, erase, init, operate, run, version
+from perennial.cli import adopt, backtest, demo, erase, init, operate, run, serve, token, version
 from perennial.cli.failures import INTERRUPTED, tell, telling_warnings
 
 __all__ = ["app", "main"]
@@ -27,9 +27,11 @@ app.command("init")(init.command)
 app.command("backtest")(backtest.command)
 app.command("adopt")(adopt.command)
 app.command("run")(run.command)
+app.command("serve")(serve.command)
 for _name, _command in operate.COMMANDS.items():
     app.command(_name)(_command)
 app.command("erase")(erase.command)
+app.command("token")(token.command)
 app.command("version")(version.command)
 
 

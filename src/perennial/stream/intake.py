@@ -239,6 +239,12 @@ class Intake:
         return self._canonical.zone
 
     @property
+    def columns(self) -> dict[str, Any]:
+        """Canonical type of each column that is read: raw ones, and those with a role."""
+        _ = self._canonical
+        return dict(self._types)
+
+    @property
     def feature_types(self) -> dict[str, Any] | None:
         """Canonical type of each feature; None as long as only rows can tell: those that a function builds."""
         return self._canonical.feature_types
