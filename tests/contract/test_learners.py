@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from perennial.core.protocols import LOCAL, Learner, Pickled, Sized, Trust, Updatable
+from perennial.core.protocols import LOCAL, Learner, Pickled, Servable, Sized, Trust, Updatable
 from perennial.core.records import Prediction, TaskKind
 from perennial.learners import as_learner
 from perennial.testing import check_learner, make_examples
@@ -151,6 +151,17 @@ def test_every_learner_says_how_large_it_is() -> None:
     for case in CASES:
         if all(importlib.util.find_spec(framework) for framework in case.needs):
             assert isinstance(case.make(), Sized), case.name
+
+
+@pytest.mark.filterwarnings("ignore:naive continued boosting is a baseline")
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+def test_every_learner_but_river_has_a_quick_form() -> None:
+    """Of rows of numbers each can be asked in a matrix, once it is trained; River takes dicts, and has none."""
+    for case in CASES:
+        if all(importlib.util.find_spec(framework) for framework in case.needs):
+            model = case.make().fit(make_examples(120, task=case.task), 1)
+            form = model.serving() if isinstance(model, Servable) else None
+            assert (form is None) == ("river" in case.made or case.name == "columns"), case.name
 
 
 # a line each of what saves in its own way

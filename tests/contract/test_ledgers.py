@@ -703,6 +703,35 @@ def test_pointers_move_by_compare_and_set(ledger, lease):
     assert len(ledger.alias_history()) == 5
 
 
+def test_a_challenger_has_shares_of_the_requests(ledger, lease):
+    """They are part of the pointer: kept with each move, read back with a turn, and nobody else's."""
+    assert ledger.moves() == 0
+    entry = tick(
+        0,
+        versions=(saved(ledger, "1.0"), saved(ledger, "2.0")),
+        aliases=(promote("1.0", 0), replace(promote("2.0", 0, "challenger"), canary=0.05, shadow=1.0)),
+    )
+    ledger.commit(lease, entry)
+    assert list(ledger.entries()) == [entry]
+    assert ledger.moves() == 2
+    pointers = ledger.pointers()
+    assert list(pointers) == ["champion", "challenger", "previous"]
+    assert (pointers["challenger"].canary, pointers["challenger"].shadow) == (0.05, 1.0)
+    assert (pointers["champion"].canary, pointers["champion"].shadow) == (0.0, 0.0)
+    moved = ledger.set_alias(replace(promote("2.0", 1, "challenger", actor="ada"), canary=0.1 + 0.2))
+    assert moved.canary == ledger.alias("challenger").canary == 0.1 + 0.2
+    assert [alias.canary for alias in ledger.alias_history("challenger")] == [0.05, 0.1 + 0.2]
+    for wrong in (
+        replace(promote("2.0", 2, "challenger"), canary=1.5),
+        replace(promote("2.0", 2, "challenger"), shadow=math.nan),
+        replace(promote(None, 2, "challenger"), canary=0.5),
+        replace(promote("1.0", 1), shadow=0.5),
+    ):
+        with pytest.raises(ConfigError):
+            ledger.set_alias(wrong)
+    assert ledger.moves() == 3
+
+
 def test_a_turn_whose_pointer_was_moved_does_not_happen(ledger, lease):
     """An operator was first: nothing of the turn is written, and it can be decided anew with what was put."""
     ledger.commit(lease, tick(0, versions=(saved(ledger, "1.0"),), aliases=(promote("1.0", 0),)))

@@ -118,6 +118,53 @@ def rollback(config: Config = DEFAULT, reason: Reason = "", as_json: Json = Fals
     _tell_moved(moved, as_json)
 
 
+Share = Annotated[str, typer.Argument(help="Of the requests that are served, as in 0.05 or 5%; 0 for none.")]
+
+
+def canary(share: Share, config: Config = DEFAULT, reason: Reason = "", as_json: Json = False) -> None:
+    """Let the challenger answer a share of the requests.
+
+    Whoever the rows are about stays on one side: a share is drawn by the stream's `key`, else by request, and a larger
+    one keeps those that it had. It is gone when the trial ends.
+    """
+    _set_share(config, "canary", share, reason, as_json)
+
+
+def shadow(share: Share, config: Config = DEFAULT, reason: Reason = "", as_json: Json = False) -> None:
+    """Ask champion and challenger both about a share of the requests.
+
+    One answers, what the other said is logged and unseen. It is gone when the trial ends.
+    """
+    _set_share(config, "shadow", share, reason, as_json)
+
+
+def _set_share(config: Path, what: Literal["canary", "shadow"], text: str, reason: str, as_json: bool) -> None:
+    from perennial.production import operate
+
+    wanted = {what: _share(what, text)}
+    loaded = session.load(config)
+    with session.reading(loaded) as ledger:
+        shared = operate.share(ledger, loaded.deployment(), actor=session.actor(), reason=reason, **wanted)
+    if as_json:
+        return _document(asdict(shared))
+    return typer.echo(
+        f"{shared.version}, the challenger, answers {shared.canary:.3g} of the requests; both are asked about "
+        f"{shared.shadow:.3g}. Servers heed it within a second."
+    )
+
+
+def _share(what: str, text: str) -> float:
+    """A share from ``"0.05"`` or ``"5%"``."""
+    try:
+        number = float(text.removesuffix("%"))
+    except ValueError:
+        number = -1.0
+    share = number / 100 if text.endswith("%") else number
+    if not 0.0 <= share <= 1.0:
+        raise ConfigError(what, text, "give a share from 0 to 1, or from 0% to 100%")
+    return share
+
+
 def _tell_moved(moved: Moved, as_json: bool) -> None:
     if as_json:
         return _document(
@@ -262,6 +309,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "served-at": served_at,
     "promote": promote,
     "rollback": rollback,
+    "canary": canary,
+    "shadow": shadow,
     "reproduce": reproduce,
     "export": export,
     "doctor": doctor,

@@ -526,6 +526,10 @@ class Gate(Made):
     """The longest that the prediction of one row may take."""
     held_out: Span | None = None
     """How much of the newest labelled rows a fit leaves out, for evidence at once."""
+    canary: float = 0.0
+    """The share of served requests that a challenger answers; 0.05 is one in twenty keys."""
+    shadow: float = 0.0
+    """The share of served requests that champion and challenger are both asked about, one of them unseen."""
 
     def build(self) -> PairedGate:
         """The gate itself."""

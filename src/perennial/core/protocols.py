@@ -131,6 +131,23 @@ class Sized(Learner, Protocol):
         ...
 
 
+Serving = Callable[[NDArray[np.float64]], Prediction]  #: what is said of the rows of a matrix, shape (n, d), n >= 1
+
+
+@runtime_checkable
+class Servable(Learner, Protocol):
+    """A learner that can be asked about a matrix without the detour over columns: for whoever answers row by row."""
+
+    def serving(self) -> Serving | None:
+        """The quickest form of this model, to be asked for anew after an update; None if it has none.
+
+        It is given a C-contiguous matrix as :meth:`~perennial.core.features.Features.matrix` shows rows, changes
+        nothing, says bit for bit what :meth:`Learner.predict` says, and may be asked by several threads at once.
+        Whoever uses it compares: a model may want more of its rows than their numbers, and not know it.
+        """
+        ...
+
+
 @runtime_checkable
 class Updatable(Learner, Protocol):
     """A learner whose model can go on learning in place."""

@@ -164,6 +164,10 @@ class Gate:
         The largest model that may serve.
     largest_latency : timedelta, optional
         The longest that one prediction may take.
+    canary, shadow : float
+        In mode ``before``, where predictions are served: the share of requests that a new challenger answers, and of
+        those that it and the champion are both asked about, from 0 to 1. They decide nothing: a trial goes on where
+        they change.
 
     Raises
     ------
@@ -200,6 +204,8 @@ class Gate:
     largest_bytes: int | None = None
     largest_latency: timedelta | None = None
     held_out: timedelta | None = None
+    canary: float = field(default=0.0, repr=False)  # a trial is known by the text of its gate
+    shadow: float = field(default=0.0, repr=False)
 
     def __post_init__(self) -> None:
         for name, words in _WORDS.items():
@@ -236,6 +242,17 @@ class Gate:
             _span("gate.largest_latency", self.largest_latency, timedelta(microseconds=1))
         if self.held_out is not None:
             _span("gate.held_out", self.held_out, timedelta(microseconds=1))
+        for name in ("canary", "shadow"):
+            share = getattr(self, name)
+            _number(f"gate.{name}", share)
+            if not 0.0 <= share <= 1.0:
+                raise ConfigError(f"gate.{name}", share, "give the share of requests, from 0 to 1, e.g. 0.05")
+            if share and self.mode != "before":
+                raise ConfigError(
+                    f"gate.{name}",
+                    share,
+                    f"mode {self.mode!r} holds no challenger back: use mode 'before', or leave it out",
+                )
 
     def __str__(self) -> str:
         if self.mode == "none":

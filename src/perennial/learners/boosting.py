@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from perennial.core.errors import ConfigError, DataError, FormatError, LearnerError
 from perennial.core.features import Features, Kind, Schema
 from perennial.core.identity import Unhashable, canonical, digest, seed_from
-from perennial.core.protocols import LOCAL, Known, Trust
+from perennial.core.protocols import LOCAL, Known, Serving, Trust
 from perennial.core.records import ABSTAINED, Examples, Label, Prediction, TaskKind
 from perennial.learners.export import Files, as_json
 from perennial.learners.saved import join, pack, part, unpack
@@ -348,16 +348,27 @@ class Engine(Protocol):
         """The best number of rounds on ``valid``, and how many trees were built to find it."""
         ...
 
-    def outcome(self, booster: Any, features: Features) -> Floats:
-        """Probabilities (n, classes), or values (n,), equal to what the fitted estimator would say."""
+    def rows(self, features: Features) -> Any:
+        """Rows as the framework is asked about them: their matrix, unless it wants words."""
+        ...
+
+    def takes_matrix(self, booster: Any) -> bool:
+        """Whether a matrix is all that a booster wants of rows."""
+        ...
+
+    def outcome(self, booster: Any, rows: Any) -> Floats:
+        """Probabilities (n, classes), or values (n,), equal to what the fitted estimator would say.
+
+        ``rows`` as :meth:`rows` gives them, n >= 1.
+        """
         ...
 
     def grow(self, features: Features, target: Target, start: Floats, growth: Growth) -> Any:
         """A booster of trees fitted to the gradients at raw score ``start``, which it does not include."""
         ...
 
-    def raw(self, booster: Any, features: Features, outputs: int) -> Floats:
-        """What the trees of a grown booster add to the raw score, shape (n, outputs)."""
+    def raw(self, booster: Any, rows: Any, outputs: int) -> Floats:
+        """What the trees of a grown booster add to the raw score, shape (n, outputs); ``rows`` as :meth:`rows`."""
         ...
 
     def read_leaves(self, booster: Any, features: Features, outputs: int) -> Leaves:
@@ -487,6 +498,11 @@ def _classified(proba: Floats, classes: tuple[Label, ...]) -> Prediction:
     return Prediction(codes=proba.argmax(axis=1).astype(np.int32), proba=proba, classes=classes)
 
 
+def _rows(engine: Engine, features: Features) -> Any:
+    """Rows as the framework is asked about them; of none there is no frame."""
+    return engine.rows(features) if len(features) else np.empty((0, len(features.names)))
+
+
 def _params(engine: Engine) -> str | None:
     """The estimator's settings as text, for whoever opens a saved model; None if they cannot be told."""
     try:
@@ -601,13 +617,21 @@ class Boosted:
 
     def predict(self, features: Features) -> Prediction:
         """What the fitted estimator says, through the framework's native call."""
+        return self._said(_rows(self._engine, features))
+
+    def serving(self) -> Serving | None:
+        """The native call on a matrix; None if it wants words."""
+        booster = self._trained().booster
+        return self._said if booster is None or self._engine.takes_matrix(booster) else None
+
+    def _said(self, rows: Any) -> Prediction:
         model = self._trained()
         if model.booster is None:
-            return _classified(np.ones((len(features), 1)), model.classes)
-        if not len(features):
+            return _classified(np.ones((len(rows), 1)), model.classes)
+        if not len(rows):
             outcome = np.empty((0, len(model.classes))) if model.classes else np.empty(0)
         else:
-            outcome = self._engine.outcome(model.booster, features)
+            outcome = self._engine.outcome(model.booster, rows)
         return _classified(outcome, model.classes) if model.classes else Prediction(values=outcome)
 
     def save(self, trust: Trust = LOCAL) -> bytes:  # noqa: ARG002 - every trust covers it
@@ -926,13 +950,21 @@ class Decayed:
 
     def predict(self, features: Features) -> Prediction:
         """The link of offset plus weighed trees."""
+        return self._said(_rows(self._engine, features))
+
+    def serving(self) -> Serving | None:
+        """The same on a matrix; None if members want words."""
+        members = self._trained().members
+        return self._said if all(self._engine.takes_matrix(member.booster) for member in members) else None
+
+    def _said(self, rows: Any) -> Prediction:
         state = self._trained()
         if not state.mass:
             if self.task == "regression":
-                return Prediction(values=np.full(len(features), np.nan))
-            return _classified(np.empty((len(features), 0)), ())
+                return Prediction(values=np.full(len(rows), np.nan))
+            return _classified(np.empty((len(rows), 0)), ())
         k = outputs(self.task, len(state.classes))
-        raw = prior(self.task, state.mass) + self._trees(state.members, features, k)
+        raw = prior(self.task, state.mass) + self._trees(state.members, rows, k)
         if self.task == "regression":
             return Prediction(values=raw[:, 0])
         return _classified(probabilities(raw, len(state.classes)), state.classes)
@@ -986,7 +1018,7 @@ class Decayed:
         mass = self._weighed(state.mass, target)
         faded = tuple(replace(m, weight=m.weight * s.gamma) for m in state.members)
         faded = tuple(m for m in faded if m.weight >= s.floor)
-        start = prior(engine.task, mass) + self._trees(faded, examples.features, target.outputs)
+        start = prior(engine.task, mass) + self._trees(faded, _rows(engine, examples.features), target.outputs)
         growth = self._growth(len(examples), rounds, _update_seed(engine, seed, state.updates))
         grown = _member(engine, examples.features, target, start, growth)
         return _State(
@@ -1012,13 +1044,13 @@ class Decayed:
         leaves = min(engine.leaves, max(4, rows // 50)) if s.leaves is None else s.leaves
         return Growth(rounds=rounds, leaves=leaves, l2=max(5.0, engine.l2) if s.l2 is None else s.l2, seed=seed)
 
-    def _trees(self, members: Sequence[_Member], features: Features, k: int) -> Floats:
+    def _trees(self, members: Sequence[_Member], rows: Any, k: int) -> Floats:
         """The trees' part of the raw score, shape (n, k), clipped."""
-        total = np.zeros((len(features), k))
-        if not len(features):
+        total = np.zeros((len(rows), k))
+        if not len(rows):
             return total
         for member in members:
-            raw = self._engine.raw(member.booster, features, outputs(self.task, member.classes))
+            raw = self._engine.raw(member.booster, rows, outputs(self.task, member.classes))
             total += member.weight * widened(raw, k)
         bound = self._settings.clip
         return total if bound is None or self.task == "regression" else np.clip(total, -bound, bound)
@@ -1102,11 +1134,19 @@ class LeafRefit:
 
     def predict(self, features: Features) -> Prediction:
         """The link of offset plus trees."""
+        return self._said(_rows(self._engine, features))
+
+    def serving(self) -> Serving | None:
+        """The same on a matrix; None if the trees want words."""
+        members = self._trained().members
+        return self._said if all(self._engine.takes_matrix(member.booster) for member in members) else None
+
+    def _said(self, rows: Any) -> Prediction:
         state = self._trained()
         k = outputs(self.task, len(state.classes))
-        raw = np.tile(prior(self.task, state.mass), (len(features), 1))
-        if state.members and len(features):
-            raw += self._engine.raw(state.members[0].booster, features, k)
+        raw = np.tile(prior(self.task, state.mass), (len(rows), 1))
+        if state.members and len(rows):
+            raw += self._engine.raw(state.members[0].booster, rows, k)
         if self.task == "regression":
             return Prediction(values=raw[:, 0])
         return _classified(probabilities(raw, len(state.classes)), state.classes)

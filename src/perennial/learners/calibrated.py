@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from perennial.core.errors import ConfigError, LearnerError, nearest
 from perennial.core.features import Features
 from perennial.core.identity import canonical
-from perennial.core.protocols import LOCAL, Learner, Memorises, Pickled, Sized, Trust, Updatable
+from perennial.core.protocols import LOCAL, Learner, Memorises, Pickled, Servable, Serving, Sized, Trust, Updatable
 from perennial.core.records import Examples, Label, Prediction, TaskKind
 from perennial.learners.export import Exportable, Files, as_json
 from perennial.learners.saved import codec_of, join, pack, part, state_digest, state_size, unpack, within
@@ -131,7 +131,14 @@ class CalibratedLearner:
 
     def predict(self, features: Features) -> Prediction:
         """The corrected probabilities and the class of the highest; rows that the inside abstains from stay so."""
-        said = self._learner.predict(features)
+        return self._adjusted(self._learner.predict(features))
+
+    def serving(self) -> Serving | None:
+        """The correction of what the inside's own quickest form says."""
+        inside = self._learner.serving() if isinstance(self._learner, Servable) else None
+        return None if inside is None else lambda matrix: self._adjusted(inside(matrix))
+
+    def _adjusted(self, said: Prediction) -> Prediction:
         if not said.classes or not len(said):
             return said
         theta = self._correction.over(said.classes)

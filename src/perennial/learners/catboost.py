@@ -181,7 +181,11 @@ class CatBoost:
 
     # -- rows ---------------------------------------------------------------------------------------------------------
 
-    def _rows(self, features: Features) -> Any:
+    def takes_matrix(self, booster: Any) -> bool:
+        """Whether none of its features is a category, which CatBoost takes in no matrix of floats."""
+        return not booster.get_cat_feature_indices()
+
+    def rows(self, features: Features) -> Any:
         """A matrix; or a frame with strings for categories, which CatBoost takes in no matrix of floats."""
         categories = self._categories(features)
         if not categories:
@@ -215,7 +219,7 @@ class CatBoost:
     def search(self, train: Examples, valid: Examples, patience: int) -> tuple[int, int]:
         """Rounds at which ``valid`` was best, and trees built until the search gave up."""
         held_out = cb.Pool(
-            self._rows(valid.features),
+            self.rows(valid.features),
             valid.values if valid.codes is None else boosting.ranked_as(train, valid)[0],
             cat_features=self._categories(valid.features) or None,
             weight=valid.weights,
@@ -230,16 +234,15 @@ class CatBoost:
         if examples.weights is not None:
             more["sample_weight"] = examples.weights
         try:
-            return estimator.fit(self._rows(examples.features), self._labels(examples), **more)
+            return estimator.fit(self.rows(examples.features), self._labels(examples), **more)
         except cb.CatBoostError as error:
             raise LearnerError(f"CatBoost refused {len(examples)} rows: {error}") from error
 
     def _labels(self, examples: Examples) -> Any:
         return examples.values if examples.codes is None else boosting.ranked(examples)[1]
 
-    def outcome(self, booster: Any, features: Features) -> Floats:
+    def outcome(self, booster: Any, rows: Any) -> Floats:
         """The estimator's own probabilities or values."""
-        rows = self._rows(features)
         ask = booster.predict_proba if self.task == "classification" else booster.predict
         told = np.asarray(ask(rows, thread_count=self.threads), dtype=np.float64)
         # a loss that also tells its uncertainty gives it in a second column
@@ -256,7 +259,7 @@ class CatBoost:
         absent = self._absent(target)
         again = np.zeros(len(absent), dtype=np.int64)  # row 0, once for each
         weights = np.ones(len(features)) if target.weights is None else target.weights
-        rows: Any = self._rows(features)
+        rows: Any = self.rows(features)
         if len(absent):
             index = np.concatenate([np.arange(len(features)), again])
             rows = rows[index] if isinstance(rows, np.ndarray) else rows.iloc[index].reset_index(drop=True)
@@ -302,14 +305,14 @@ class CatBoost:
             "boost_from_average": False,
         }
 
-    def raw(self, booster: Any, features: Features, outputs: int) -> Floats:
+    def raw(self, booster: Any, rows: Any, outputs: int) -> Floats:
         """Raw scores of the trees."""
-        told = booster.predict(self._rows(features), prediction_type="RawFormulaVal", thread_count=self.threads)
-        return np.asarray(told, dtype=np.float64).reshape(len(features), outputs)
+        told = booster.predict(rows, prediction_type="RawFormulaVal", thread_count=self.threads)
+        return np.asarray(told, dtype=np.float64).reshape(len(rows), outputs)
 
     def read_leaves(self, booster: Any, features: Features, outputs: int) -> Leaves:
         """Leaves of one tree per round, with a value for each class."""
-        where = booster.calc_leaf_indexes(self._rows(features), thread_count=self.threads)
+        where = booster.calc_leaf_indexes(self.rows(features), thread_count=self.threads)
         values = np.asarray(booster.get_leaf_values(), dtype=np.float64).reshape(-1, outputs)
         ends = np.cumsum(np.asarray(booster.get_tree_leaf_counts(), dtype=np.int64))
         return Leaves(where=np.asarray(where, dtype=np.int64), values=np.split(values, ends[:-1]))

@@ -222,12 +222,22 @@ class LightGBM:
         names = [name for name in _ROUNDS if name in estimator.get_params()]
         estimator.set_params(**dict.fromkeys(names, rounds))
 
-    def outcome(self, booster: Any, features: Features) -> Floats:
+    def rows(self, features: Features) -> Floats:
+        """The matrix; categories by code."""
+        return features.matrix()
+
+    def takes_matrix(self, booster: Any) -> bool:  # noqa: ARG002
+        """Always."""
+        return True
+
+    def outcome(self, booster: Any, rows: Floats) -> Floats:
         """Probabilities or values by the native call, without the estimator's checks."""
-        told: Floats = booster.predict(features.matrix(), **self._asking)
+        told: Floats = booster.predict(rows, **self._asking)
         if self.task == "regression" or told.ndim > 1:
             return told
-        return np.column_stack([1.0 - told, told])
+        both = np.empty((len(told), 2))
+        both[:, 0], both[:, 1] = 1.0 - told, told
+        return both
 
     @cached_property
     def _asking(self) -> dict[str, Any]:
@@ -274,10 +284,10 @@ class LightGBM:
             "force_row_wise": True,
         }
 
-    def raw(self, booster: Any, features: Features, outputs: int) -> Floats:
+    def raw(self, booster: Any, rows: Floats, outputs: int) -> Floats:
         """Raw scores of the trees."""
-        told: Floats = booster.predict(features.matrix(), raw_score=True, num_threads=self.threads)
-        return told.reshape(len(features), outputs)
+        told: Floats = booster.predict(rows, raw_score=True, num_threads=self.threads)
+        return told.reshape(len(rows), outputs)
 
     def read_leaves(self, booster: Any, features: Features, outputs: int) -> Leaves:  # noqa: ARG002
         """Leaves, one tree per class and round."""

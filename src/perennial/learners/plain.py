@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from perennial.core.errors import ConfigError, DataError, FormatError, LearnerError
 from perennial.core.features import Features, Kind, Schema
 from perennial.core.identity import canonical, digest
-from perennial.core.protocols import LOCAL, Trust
+from perennial.core.protocols import LOCAL, Serving, Trust
 from perennial.core.records import ABSTAINED, Examples, Label, Prediction, TaskKind
 from perennial.learners.export import Files, as_json
 from perennial.learners.saved import pack, unpack
@@ -228,6 +228,15 @@ class _Exact(ABC):
             "code and else 0"
         )
         return Files(files={"model.json": as_json({"model": self.name, **facts})}, readme=readme)
+
+    def serving(self) -> Serving | None:
+        """The model itself: a matrix is all that it wants of rows."""
+        self._fitted()
+        return self._said
+
+    @abstractmethod
+    def _said(self, matrix: Floats) -> Prediction:
+        """Predictions for the rows of a matrix."""
 
     @abstractmethod
     def _facts(self) -> dict[str, Any]:
@@ -474,7 +483,10 @@ class Linear(_Exact):
 
     def predict(self, features: Features) -> Prediction:
         """Predicted values; NaN for every row before anything was learned, and for rows with a missing number."""
-        return Prediction(values=self._values(_matrix(features, self._fitted().layout)))
+        return self._said(_matrix(features, self._fitted().layout))
+
+    def _said(self, matrix: Floats) -> Prediction:
+        return Prediction(values=self._values(matrix))
 
     def interleave(self, queue: Examples, features: Features, upto: NDArray[np.int64], seed: int) -> Prediction:  # noqa: ARG002
         """Before predicting row i, learn ``queue[upto[i - 1] : upto[i]]`` one by one."""
@@ -582,12 +594,15 @@ class Ridge(_Exact):
 
     def predict(self, features: Features) -> Prediction:
         """Predicted values; NaN for rows with a missing number."""
+        return self._said(_matrix(features, self._fitted().layout))
+
+    def _said(self, matrix: Floats) -> Prediction:
         state: _Moments = self._fitted()
         assert state.layout is not None
         if self._solved is None:
             self._solved = state.solution(self._alpha, True)
         coefficients, constant = self._solved
-        return Prediction(values=state.layout.design(_matrix(features, state.layout)) @ coefficients + constant)
+        return Prediction(values=state.layout.design(matrix) @ coefficients + constant)
 
     def _facts(self) -> dict[str, Any]:
         return _line(self._fitted(), self._alpha, True, self)
@@ -704,8 +719,10 @@ class Logistic(_Exact):
 
     def predict(self, features: Features) -> Prediction:
         """Classes and probabilities; a row abstains before anything was learned, or if a number is missing."""
-        proba = self._proba(_matrix(features, self._fitted().layout))
-        return _classified(proba, self._fitted().classes)
+        return self._said(_matrix(features, self._fitted().layout))
+
+    def _said(self, matrix: Floats) -> Prediction:
+        return _classified(self._proba(matrix), self._fitted().classes)
 
     def interleave(self, queue: Examples, features: Features, upto: NDArray[np.int64], seed: int) -> Prediction:  # noqa: ARG002
         """Before predicting row i, learn ``queue[upto[i - 1] : upto[i]]`` one by one, a step for each."""
@@ -1097,8 +1114,10 @@ class GaussianNB(_Exact):
 
     def predict(self, features: Features) -> Prediction:
         """Classes and probabilities; a row with a missing number abstains."""
+        return self._said(_matrix(features, self._fitted().layout))
+
+    def _said(self, matrix: Floats) -> Prediction:
         state: _Gaussians = self._fitted()
-        matrix = _matrix(features, state.layout)
         smoothing = self._var_smoothing * float((state.all_squares / state.rows).max(initial=0.0))
         log_joint = np.empty((len(matrix), len(state.classes)))
         for k, prior in enumerate(state.weight / state.weight.sum()):

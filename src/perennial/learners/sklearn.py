@@ -11,7 +11,7 @@ import io
 import pickle
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from inspect import signature
 from typing import Any, Literal, Protocol, Self, final
@@ -43,7 +43,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from perennial.core.errors import ConfigError, DataError, FormatError, LearnerError, nearest
 from perennial.core.features import Features, Kind, Schema
 from perennial.core.identity import canonical
-from perennial.core.protocols import LOCAL, Known, Trust
+from perennial.core.protocols import LOCAL, Known, Serving, Trust
 from perennial.core.records import ABSTAINED, Examples, Label, Prediction, TaskKind, class_array
 from perennial.learners import trust as by_name
 from perennial.learners.export import Files, as_json
@@ -150,18 +150,29 @@ class SklearnLearner:
         """What the estimator's own ``predict`` and ``predict_proba`` say."""
         if self._model is None:
             raise LearnerError(f"{self.name} has not been fitted: predict with what fit returned")
+        return self._said(lambda method: self._asked(method, features))
+
+    def serving(self) -> Serving | None:
+        """The estimator itself, asked in a matrix; None if it was fitted on a frame, or not at all."""
+        model = self._model
+        if model is None or self._view in ("frame", "arrow") or _wants_frame(model) or _knows_names(model):
+            return None
+        return lambda matrix: self._said(lambda method: np.asarray(getattr(model, method)(matrix)))
+
+    def _said(self, ask: Callable[[str], NDArray[Any]]) -> Prediction:
+        """What the estimator's methods give, as a prediction; ``ask`` calls one of them by name."""
         if self.task == "regression":
-            return Prediction(values=self._asked("predict", features).astype(np.float64, copy=False).ravel())
+            return Prediction(values=ask("predict").astype(np.float64, copy=False).ravel())
         classes = self._classes()
         proba = None
         if hasattr(self._model, "predict_proba"):
-            proba = self._asked("predict_proba", features).astype(np.float64, copy=False)
+            proba = ask("predict_proba").astype(np.float64, copy=False)
         if proba is not None and type(_last(self._model)) in _ARGMAX:
             codes = proba.argmax(axis=1)
         else:
             own = self._model.classes_
             order = np.argsort(own, kind="stable")
-            codes = order[np.searchsorted(own, self._asked("predict", features), sorter=order)]
+            codes = order[np.searchsorted(own, ask("predict"), sorter=order)]
         return Prediction(codes=codes.astype(np.int32), proba=proba, classes=classes)
 
     def save(self, trust: Trust = LOCAL) -> bytes:
@@ -533,13 +544,20 @@ class SlidingForest:
 
     def predict(self, features: Features) -> Prediction:
         """Weighted mean of the members' probabilities or values."""
-        n = len(features)
+        return self._answer(features.matrix())
+
+    def serving(self) -> Serving | None:
+        """The forests, asked in a matrix."""
+        return self._answer
+
+    def _answer(self, matrix: NDArray[np.float64]) -> Prediction:
+        n = len(matrix)
         if not self._members:
             if self.task == "regression":
                 return Prediction(values=np.full(n, np.nan))
             return Prediction(codes=np.full(n, ABSTAINED, dtype=np.int32))
         said = sum(
-            weight * self._said(member, features, len(self._classes))
+            weight * self._said(member, matrix, len(self._classes))
             for weight, member in zip(self._weights, self._members, strict=True)
         )
         if self.task == "regression":
@@ -622,7 +640,7 @@ class SlidingForest:
         self._members, self._weights, self._last = members, raw / raw.sum(), trees
 
     def _loss(self, member: Any, examples: Examples) -> float:
-        said = self._said(member, examples.features, len(examples.classes))
+        said = self._said(member, examples.features.matrix(), len(examples.classes))
         if examples.codes is None:
             assert examples.values is not None
             truth = examples.values[:, None]
@@ -630,9 +648,8 @@ class SlidingForest:
             truth = np.eye(len(examples.classes))[examples.codes]
         return float(np.average(np.square(said - truth).sum(axis=1), weights=examples.weights))
 
-    def _said(self, member: Any, features: Features, classes: int) -> NDArray[np.float64]:
+    def _said(self, member: Any, X: NDArray[np.float64], classes: int) -> NDArray[np.float64]:
         """A member's probabilities over the class table, or its values, shape (n, classes or 1)."""
-        X = features.matrix()
         if self.task == "regression":
             values = member.predict(X) if len(X) else np.empty(0)
             return np.asarray(values, dtype=np.float64)[:, None]
@@ -929,6 +946,11 @@ def _wants_frame(estimator: Any) -> bool:
         return True
     inner = [getattr(estimator, "estimator", None), *(e for _, e in getattr(estimator, "estimators", None) or ())]
     return any(_wants_frame(e) for e in inner if hasattr(e, "get_params"))
+
+
+def _knows_names(model: Any) -> bool:
+    """Whether it was fitted on a frame, and so would be asked in one; a pipeline says what its first step knows."""
+    return hasattr(model, "feature_names_in_")
 
 
 def _view(estimator: Any, features: Features, view: View | None) -> View:

@@ -212,9 +212,17 @@ class XGBoost:
         except xgb.core.XGBoostError as error:
             raise LearnerError(f"XGBoost refused {len(examples)} rows: {error}") from error
 
-    def outcome(self, booster: Any, features: Features) -> Floats:
+    def rows(self, features: Features) -> Floats:
+        """The matrix; categories by code."""
+        return features.matrix()
+
+    def takes_matrix(self, booster: Any) -> bool:  # noqa: ARG002
+        """Always."""
+        return True
+
+    def outcome(self, booster: Any, rows: Floats) -> Floats:
         """Probabilities or values by the native call, without the estimator's checks."""
-        told = self._asked(booster, features, margin=self._softmax)
+        told = self._asked(booster, rows, margin=self._softmax)
         if self._softmax and told.ndim > 1:  # with this objective the booster itself names classes only
             from scipy.special import softmax
 
@@ -223,8 +231,7 @@ class XGBoost:
             told = np.column_stack([1.0 - told, told])  # in float32, as the estimator does
         return told.astype(np.float64)
 
-    def _asked(self, booster: Any, features: Features, *, margin: bool) -> NDArray[np.float32]:
-        matrix = features.matrix()
+    def _asked(self, booster: Any, matrix: Floats, *, margin: bool) -> NDArray[np.float32]:
         if self._linear:
             rows = xgb.DMatrix(matrix, missing=self._missing, nthread=self.threads)
             return booster.predict(rows, output_margin=margin)  # type: ignore[no-any-return]
@@ -269,10 +276,10 @@ class XGBoost:
             "disable_default_eval_metric": True,
         }
 
-    def raw(self, booster: Any, features: Features, outputs: int) -> Floats:
+    def raw(self, booster: Any, rows: Floats, outputs: int) -> Floats:
         """Raw scores of the trees."""
-        told = self._asked(booster, features, margin=True)
-        return told.astype(np.float64).reshape(len(features), outputs)
+        told = self._asked(booster, rows, margin=True)
+        return told.astype(np.float64).reshape(len(rows), outputs)
 
     def read_leaves(self, booster: Any, features: Features, outputs: int) -> Leaves:  # noqa: ARG002
         """Values by node (inner nodes among them, which no row ends in), one tree per class and round."""

@@ -92,7 +92,8 @@ class Segment:
 class AliasChange:
     """A pointer that moves, as a compare-and-set on its generation.
 
-    ``version`` None takes the alias away. ``actor`` is ``"run"``, or who asked.
+    ``version`` None takes the alias away. ``actor`` is ``"run"``, or who asked. ``canary`` and ``shadow`` are the
+    challenger's: the share of requests that it answers, and of those that it is asked about beside the champion.
     """
 
     alias: AliasName
@@ -101,11 +102,16 @@ class AliasChange:
     reason: str
     actor: str = "run"
     at: int = 0
+    canary: float = 0.0
+    shadow: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alias:
-    """Where a pointer points. ``generation`` is 0, and ``version`` None, before it was first set."""
+    """Where a pointer points. ``generation`` is 0, and ``version`` None, before it was first set.
+
+    ``canary`` and ``shadow`` as in :class:`AliasChange`; 0 for every pointer but the challenger.
+    """
 
     alias: AliasName
     version: str | None
@@ -113,6 +119,8 @@ class Alias:
     reason: str = ""
     actor: str = ""
     at: int = 0
+    canary: float = 0.0
+    shadow: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -198,6 +198,8 @@ def alias(row: Any) -> Alias:
         reason=row.reason,
         actor=row.actor,
         at=row.at,
+        canary=row.canary,
+        shadow=row.shadow,
     )
 
 
@@ -210,6 +212,8 @@ def alias_change(row: Any) -> AliasChange:
         reason=row.reason,
         actor=row.actor,
         at=row.at,
+        canary=row.canary,
+        shadow=row.shadow,
     )
 
 

@@ -57,6 +57,10 @@ def _double(name: str) -> sa.Column[float]:
     return sa.Column(name, sa.Double, nullable=True)  # NULL is NaN
 
 
+def _share(name: str) -> sa.Column[float]:
+    return sa.Column(name, sa.Double, nullable=False)  # in [0, 1]
+
+
 def _flag(name: str) -> sa.Column[bool]:
     return sa.Column(name, sa.Boolean, nullable=False)
 
@@ -170,6 +174,8 @@ aliases = _table(
     _text("reason"),
     _text("actor"),
     _whole("at"),
+    _share("canary"),
+    _share("shadow"),
     _of("deployments"),
     _of("versions", "version"),
     key=("alias", "generation"),

@@ -598,7 +598,7 @@ class SqlLedger:
         UnknownVersion
             If there is no such version.
         ConfigError
-            If the alias is none, or the champion would be taken away.
+            If the alias is none, the champion would be taken away, or a share is none or not the challenger's.
         """
         return self.set_aliases([change])[0]
 
@@ -619,6 +619,7 @@ class SqlLedger:
                 expected=change.generation,
                 actual=current.generation,
             )
+        _check_shares(change)
         if change.version is None and change.alias == "champion":
             raise ConfigError("version", None, "a champion is replaced by another version and never taken away")
         if change.version is not None:
@@ -631,8 +632,11 @@ class SqlLedger:
             reason=rows.prose(change.reason),
             actor=rows.prose(change.actor),
             at=int(change.at),
+            canary=float(change.canary),
+            shadow=float(change.shadow),
         )
-        values = {name: getattr(made, name) for name in ("alias", "version", "generation", "reason", "actor", "at")}
+        names = ("alias", "version", "generation", "reason", "actor", "at", "canary", "shadow")
+        values = {name: getattr(made, name) for name in names}
         connection.execute(self._say.add_alias, values | {"turn": turn, "moved": moved + 1})
         return made
 
@@ -640,6 +644,16 @@ class SqlLedger:
         """Where a pointer points; generation 0 if it was never set."""
         with self._database.reading() as connection:
             return self._alias(connection, name)
+
+    def moves(self) -> int:
+        """How often pointers were moved, all together: whoever follows them looks no further while it stays."""
+        with self._database.reading() as connection:
+            return connection.execute(self._say.moves).scalar() or 0
+
+    def pointers(self) -> dict[AliasName, Alias]:
+        """Where every pointer points, all at one instant."""
+        with self._database.reading() as connection:
+            return {name: self._alias(connection, name) for name in ALIASES}
 
     def _alias(self, connection: sa.Connection, name: AliasName) -> Alias:
         if name not in ALIASES:
@@ -921,6 +935,15 @@ def _upgrade(database: Database, *, create: bool) -> None:
 
 def _deployments(connection: sa.Connection) -> list[str]:
     return list(connection.execute(sa.select(deployments.c.deployment_id).order_by("deployment_id")).scalars())
+
+
+def _check_shares(change: AliasChange) -> None:
+    for name in ("canary", "shadow"):
+        share = getattr(change, name)
+        if not 0.0 <= share <= 1.0:  # NaN lands here too
+            raise ConfigError(name, share, "give the share of requests, from 0 to 1")
+        if share and (change.alias != "challenger" or change.version is None):
+            raise ConfigError(name, share, "only a challenger has a share of requests: point it at a version")
 
 
 def _place(database: Database, deployment: str, create: bool, forgets: bool) -> tuple[str, bool]:

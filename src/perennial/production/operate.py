@@ -1,4 +1,4 @@
-"""An operator's word: which version answers from the next turn on.
+"""An operator's word: which version answers from the next turn on, and what a challenger gets of the requests.
 
 A word is a move of two pointers in one transaction, ``champion`` to the version and ``previous`` to the one that was
 champion. It needs no lease. A run that is going on heeds it at the beginning of its next turn, and records that as a
@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from perennial.core.errors import ConfigError, LedgerError
+from perennial.gate import Gate
 from perennial.learners.golden import reproduces_set
 from perennial.ledger.errors import MissingBlob, UnknownVersion
 from perennial.ledger.records import ALIASES, Alias, AliasChange, Saved
@@ -30,6 +31,17 @@ class Moved:
     reason: str
     actor: str
     closed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What an operator did: ``version``, the challenger, answers ``canary`` of the requests, ``shadow`` unseen."""
+
+    version: str
+    canary: float
+    shadow: float
+    reason: str
+    actor: str
 
 
 def numbered(ledger: SqlLedger, version: str) -> str:
@@ -103,6 +115,62 @@ def rollback(ledger: SqlLedger, deployment: Deployment, *, actor: str, reason: s
     saved = ledger.version(previous.version)
     told = reason or f"roll back from {champion.version}"
     return _move(ledger, deployment, saved, champion, previous, actor=actor, reason=told)
+
+
+def share(
+    ledger: SqlLedger,
+    deployment: Deployment,
+    *,
+    canary: float | None = None,
+    shadow: float | None = None,
+    actor: str,
+    reason: str = "",
+) -> Shared:
+    """Give the challenger another share of the requests that are served; servers heed it at their next look.
+
+    The version stays what it is, and with it the trial. The share is gone when the trial ends.
+
+    Parameters
+    ----------
+    ledger : SqlLedger
+        Of the deployment.
+    deployment : Deployment
+        With its gate.
+    canary, shadow : float, optional
+        The share of requests that the challenger answers, and of those that both are asked about, from 0 to 1; as they
+        are unless given.
+    actor, reason : str
+        Who, and why; recorded.
+
+    Raises
+    ------
+    ConfigError
+        If a share is none, or nothing is ever held back: there is no gate, or it serves challengers at once.
+    LedgerError
+        If no challenger is on trial now.
+    AliasMoved
+        If the pointer was moved at the same time: nothing was done.
+    """
+    gate = deployment.gate
+    mode = gate.mode if isinstance(gate, Gate) else "none"
+    field, given = ("canary", canary) if canary is not None else ("shadow", shadow)
+    if mode != "before":
+        raise ConfigError(
+            f"gate.{field}", given,
+            f"gate mode {mode!r} holds no challenger back: a share of the requests needs mode 'before'",
+        )  # fmt: skip
+    before = ledger.alias("challenger")
+    if before.version is None:
+        raise LedgerError(
+            f"{ledger.deployment!r} has no challenger on trial now: gate.{field} in the configuration is for the next"
+        )
+    change = AliasChange(
+        alias="challenger", version=before.version, generation=before.generation, actor=actor, at=before.at,
+        reason=reason or before.reason, canary=before.canary if canary is None else canary,
+        shadow=before.shadow if shadow is None else shadow,
+    )  # fmt: skip
+    made = ledger.set_alias(change)
+    return Shared(version=before.version, canary=made.canary, shadow=made.shadow, reason=made.reason, actor=made.actor)
 
 
 def _move(

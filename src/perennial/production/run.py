@@ -28,7 +28,7 @@ from perennial.engine import Engine, Event
 from perennial.gate import Gate
 from perennial.learners.golden import GOLDEN_ROWS, golden_set
 from perennial.ledger.errors import AliasMoved
-from perennial.ledger.records import ALIASES, Alias, AliasChange, AliasName, Entry, Lease, Saved, Segment
+from perennial.ledger.records import Alias, AliasChange, AliasName, Entry, Lease, Saved, Segment
 from perennial.ledger.sql import SqlLedger
 from perennial.production import checkpoint, erasing, forgetting, outcomes, tables
 from perennial.production.deployment import Deployment
@@ -122,7 +122,7 @@ class Run:
             self._deployment.stream, self._learner.task, find=self._ledger.waiting, forgiving=self._deployment.accept
         )
         self._engine: Engine | None = None
-        self._aliases = {name: self._ledger.alias(name) for name in ALIASES}
+        self._aliases = self._ledger.pointers()
         self._alive = self._ledger.segments()
         self._now: int | None = None
         self._closed = False
@@ -474,9 +474,10 @@ class Run:
         """A champion that an operator appointed since the last turn is an input of this one."""
         if self._engine is None:
             return False
-        alias = self._ledger.alias("champion")
-        if alias.generation != self._aliases["champion"].generation:  # an operator moves `previous` with it
-            self._aliases = {name: self._ledger.alias(name) for name in ALIASES}
+        # an operator moves `previous` with the champion, and gives the challenger another share of the requests: a turn
+        # that went on from what was there before would only find out when it commits
+        self._aliases = self._ledger.pointers()
+        alias = self._aliases["champion"]
         serving = self._engine.serving
         if alias.version is None or alias.version == serving or alias.actor == "run":
             return False
@@ -665,10 +666,27 @@ class Run:
             before = self._aliases[name]
             if before.version != version:
                 reason = self._why(turn, version) if version is not None else ""
+                canary, shadow = self._shares(turn, before, version) if name == "challenger" else (0.0, 0.0)
                 out.append(
-                    AliasChange(alias=name, version=version, generation=before.generation, reason=reason, at=turn.now)
-                )
+                    AliasChange(
+                        alias=name, version=version, generation=before.generation, reason=reason, at=turn.now,
+                        canary=canary, shadow=shadow,
+                    )
+                )  # fmt: skip
         return tuple(out)
+
+    def _shares(self, turn: Turn, before: Alias, version: str | None) -> tuple[float, float]:
+        """What a challenger gets of the requests that are served: what the gate says, when its trial begins.
+
+        The newest version of a line that goes on learning keeps what the line has, which an operator may have set.
+        """
+        gate = self._deployment.gate
+        if version is None or not isinstance(gate, Gate) or gate.mode != "before":
+            return 0.0, 0.0
+        settled = any(verdict.outcome != "keep" for verdict in turn.verdicts)
+        if before.version is None or settled or before.version.partition(".")[0] != version.partition(".")[0]:
+            return gate.canary, gate.shadow
+        return before.canary, before.shadow
 
     def _why(self, turn: Turn, version: str) -> str:
         """Why a version is pointed at: a verdict for it, one against what took its place, or why it was trained."""
@@ -690,6 +708,8 @@ class Run:
                 reason=change.reason,
                 actor=change.actor,
                 at=change.at,
+                canary=change.canary,
+                shadow=change.shadow,
             )
 
     # ------------------------------------------------------------------ what is told

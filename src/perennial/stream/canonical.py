@@ -92,7 +92,7 @@ class Canonical:
         )
         self._has_log = label_log is not None
         self._features = [n for n in types if n not in stream.roles.values() and n not in stream.drop]
-        self._lookback = self._make_lookback()
+        self.lookback = self._make_lookback()  #: None where features are the columns themselves
         self._encoder: Encoder | None = None
         self._encoded = 0  # rows of features encoded so far: look-back features lag behind
         self.rows = 0  #: rows taken so far
@@ -117,7 +117,7 @@ class Canonical:
     @property
     def looks_back(self) -> bool:
         """Whether features are built from past rows, and the last instant's wait for its end."""
-        return self._lookback is not None
+        return self.lookback is not None
 
     def instants(self, rows: Any, origin: Origin, first: int | None = None) -> NDArray[np.int64]:
         """Event times of rows that follow those taken so far, shape (n,)."""
@@ -137,7 +137,7 @@ class Canonical:
         self.rows += len(time)
         self._last = [int(time[-1]), *self._time.state()[1:]]
         features = None
-        if self._lookback is None:
+        if self.lookback is None:
             features = rows.select(self._features)
         elif len(time) > looked:
             features = self.look(rows.slice(looked), time[looked:])
@@ -145,13 +145,18 @@ class Canonical:
 
     def look(self, rows: Any, time: NDArray[np.int64]) -> Any:
         """Features of rows whose instant is over; of rows that are not taken yet, too."""
-        assert self._lookback is not None
+        assert self.lookback is not None
+        return self.lookback.feed(rows.select(list(self.looked_at)), time)
+
+    @property
+    def looked_at(self) -> tuple[str, ...]:
+        """The columns that features which look back are built from: time, key, and all that may be features."""
         seen = [n for n in (self._stream.time, self._stream.key, *self._features) if n is not None]
-        return self._lookback.feed(rows.select(list(dict.fromkeys(seen))), time)
+        return tuple(dict.fromkeys(seen))
 
     def finish(self) -> Any:
         """Features of rows that wait for the end of their instant; None if there are none."""
-        return None if self._lookback is None else self._lookback.finish()
+        return None if self.lookback is None else self.lookback.finish()
 
     def begin(self, types: Mapping[str, Any], words: Mapping[str, Sequence[str]]) -> None:
         """Know the features, and words of category columns with their codes, before any row."""
@@ -170,7 +175,7 @@ class Canonical:
         """Type of each feature; None as long as only rows can tell: those that a function builds."""
         if self._encoder is not None:
             return self._encoder.types
-        return None if self._lookback is not None else {name: self._types[name] for name in self._features}
+        return None if self.lookback is not None else {name: self._types[name] for name in self._features}
 
     def encode(self, table: Any) -> tuple[dict[str, Any], NDArray[np.uint8]]:
         """Stored columns of a feature table, the digests of rows among them, and these digests, shape (n, 16)."""
@@ -252,8 +257,8 @@ class Canonical:
 
     def erase(self, key: str, words: Mapping[str, Collection[str]]) -> None:
         """Forget past rows of a subject, and words of category columns that nobody else used."""
-        if self._lookback is not None:
-            self._lookback.erase(key)
+        if self.lookback is not None:
+            self.lookback.erase(key)
         for name, gone in words.items():
             self.encoder.erase(name, gone)
 
@@ -270,7 +275,7 @@ class Canonical:
             "features": None if self._encoder is None else self._encoder.state(),
         }
         own = State(plain=plain)
-        return own if self._lookback is None else State.join(own, self._lookback.state().under("lookback"))
+        return own if self.lookback is None else State.join(own, self.lookback.state().under("lookback"))
 
     def restore(self, state: State) -> None:
         """Go on from what :meth:`state` gave; raises ``ConfigError`` if a feature of then is none by the settings."""
@@ -282,10 +287,10 @@ class Canonical:
             self._known.restore(plain["known"])
         if plain["features"] is not None:
             self._encoder = Encoder.restore(plain["features"], self._stream.text, self._stream.word_rows)
-            if self._lookback is None:
+            if self.lookback is None:
                 self._check_features(self._encoder.schema.names)
-        if self._lookback is not None:
-            self._lookback.restore(state.part("lookback"))
+        if self.lookback is not None:
+            self.lookback.restore(state.part("lookback"))
 
     def _check_features(self, before: Sequence[str]) -> None:
         """Models and kept rows know the features that they were made with: no other settings can go on from them."""

@@ -25,6 +25,7 @@ from perennial.stream.canonical import Canonical, wanted_types
 from perennial.stream.encoding import Encoder
 from perennial.stream.feed import Feed, Growing, OffsetGone, Owned, Position, Run, feed_of, known_files
 from perennial.stream.label_log import Find, LabelLog, Rows
+from perennial.stream.lookback import LookBack
 from perennial.stream.prepared import Labels, Piece
 from perennial.stream.settings import Stream
 from perennial.stream.sources import Part
@@ -51,6 +52,31 @@ class Arrived:
     segment: bytes
     name: str
     position: Position
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Where a stream's look-back stands, for whoever goes on from there beside the run.
+
+    Parameters
+    ----------
+    lookback : LookBack
+        With the rows that may still be looked at.
+    columns : tuple of str
+        What it is given of a row.
+    position : Position
+        How far the source was read by whole batches.
+    ahead : int
+        As many rows behind the position it has too: they are of the last batch's instant.
+    types : mapping of str to pyarrow.DataType
+        Of the columns that are read.
+    """
+
+    lookback: LookBack
+    columns: tuple[str, ...]
+    position: Position
+    ahead: int
+    types: Mapping[str, Any]
 
 
 @dataclass(slots=True)
@@ -252,6 +278,15 @@ class Intake:
     def begin(self, types: Mapping[str, Any], words: Mapping[str, Sequence[str]]) -> None:
         """Know the features, and words of category columns with their codes, before any row was taken."""
         self._canonical.begin(types, words)
+
+    def standing(self) -> Standing:
+        """Where the look-back of a stream that has one stands, between batches."""
+        canon = self._canonical
+        assert canon.lookback is not None
+        ahead = 0 if self._built is None else self._built.num_rows
+        return Standing(
+            lookback=canon.lookback, columns=canon.looked_at, position=self.position, ahead=ahead, types=self._types
+        )
 
     @property
     def label_type(self) -> str:

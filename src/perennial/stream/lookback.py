@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from datetime import timedelta
@@ -120,6 +121,13 @@ class LookBack:
         """Features of the rows that still wait, as an Arrow table; None if there are none."""
         return self._advance(len(self._times))
 
+    def past(self) -> Past:
+        """The rows that are held, for whoever asks about single rows: it goes on by itself, and this stays as it is.
+
+        Rows whose features wait for the end of their instant are past for those behind them.
+        """
+        return Past(self)
+
     def erase(self, key: str) -> None:
         """Forget the rows of a key, which is compared as text whatever its type: no later call sees them."""
         if self._held is None or self._key is None:
@@ -180,10 +188,14 @@ class LookBack:
         built: list[pd.DataFrame] = []
         edges = [self._done, *(np.flatnonzero(np.diff(times[self._done : stop])) + 1 + self._done).tolist(), stop]
         for low, high in pairwise(edges):
-            built.append(self._call(frame, past_of(low, high), low, high))
+            past = past_of(low, high)
+            seen = frame.iloc[past] if isinstance(past, slice) else frame.take(past)
+            out = self._call(seen, frame.iloc[low:high], int(times[low]))
+            self._columns = self._columns or list(out.columns)
+            built.append(out)
         self._done = stop
         self._forget()
-        return self._table(pd.concat(built, ignore_index=True))
+        return self._table(pd.concat(built, ignore_index=True), self._types)
 
     def _past(self, frame: pd.DataFrame, times: NDArray[np.int64]) -> Callable[[int, int], slice | NDArray[np.int64]]:
         """Which rows the instant at rows ``[low, high)`` may look at, in order of event time."""
@@ -225,28 +237,24 @@ class LookBack:
 
         return by_key
 
-    def _call(self, frame: pd.DataFrame, past: slice | NDArray[np.int64], low: int, high: int) -> pd.DataFrame:
+    def _call(self, seen: pd.DataFrame, now: pd.DataFrame, instant: int) -> pd.DataFrame:
+        """What the function gives for the rows of an instant, checked."""
         import pandas as pd
 
-        seen = frame.iloc[past] if isinstance(past, slice) else frame.take(past)
-        now = frame.iloc[low:high]
-        seen.index, now.index = pd.RangeIndex(len(seen)), pd.RangeIndex(high - low)
-        at = moment(int(self._times[low]))
+        seen.index, now.index = pd.RangeIndex(len(seen)), pd.RangeIndex(len(now))
+        at = moment(instant)
         try:
             out = self._build(seen, now)
         except Exception as error:
             raise DataError(f"{self._name} failed on the rows of {at}: {type(error).__name__}: {error}") from error
         if not isinstance(out, pd.DataFrame):
             raise DataError(f"{self._name} gave a {type(out).__name__}: give a pandas frame, one row per row of `now`")
-        if len(out) != high - low:
-            raise DataError(
-                f"{self._name} gave {len(out)} rows for the {high - low} of {at}: give one per row of `now`"
-            )
+        if len(out) != len(now):
+            raise DataError(f"{self._name} gave {len(out)} rows for the {len(now)} of {at}: give one per row of `now`")
         names = list(out.columns)
         if self._columns is None:
             if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
                 raise DataError(f"{self._name} gave columns {names}: give at least one, each with a name of its own")
-            self._columns = names
         elif names != self._columns:
             raise DataError(
                 f"{self._name} gave columns {names} on the rows of {at}, and {self._columns} before: give the same "
@@ -267,7 +275,8 @@ class LookBack:
         self._times = times[start:].copy()
         self._done -= start
 
-    def _table(self, frame: pd.DataFrame) -> Any:
+    def _table(self, frame: pd.DataFrame, types: dict[str, Any]) -> Any:
+        """The features as Arrow has them; ``types`` of columns that had nothing but nulls so far are added."""
         columns = {}
         for name in frame.columns:
             try:
@@ -278,15 +287,131 @@ class LookBack:
                 array = array.combine_chunks()
             dtype = pa.float64() if _is_number(array.type) else canonical_type(array.type)
             if not pa.types.is_null(array.type):
-                wanted = self._types.setdefault(name, dtype)
+                wanted = types.setdefault(name, dtype)
                 if dtype != wanted:
                     raise DataError(
                         f"{self._name} gave column {name!r} as {dtype}, and as {wanted} before: keep its type"
                     )
             if pa.types.is_boolean(array.type):
                 array = array.cast(pa.uint8())
-            columns[name] = array.cast(self._types.get(name, pa.float64()), safe=False)
+            columns[name] = array.cast(types.get(name, pa.float64()), safe=False)
         return pa.table(columns)
+
+
+#: rows that a :class:`Past` takes in before it sorts them in with the others
+_TAIL = 512
+
+
+@final
+class Past:
+    """The past of a :class:`LookBack`, for rows that are asked about as they come, by any thread.
+
+    :meth:`build` calls the same function with the same frames that :meth:`LookBack.feed` would, were these rows the
+    next ones of the stream, and changes nothing. What became of them is said by :meth:`add`: a row is past for those
+    behind it whether or not its features were built. Rows are found by key, so that a call costs what its own past is
+    large; older ones than any call may look at are dropped, a portion at a time.
+    """
+
+    def __init__(self, lookback: LookBack) -> None:
+        self._of = lookback
+        self._lock = threading.Lock()
+        self._frames: list[pd.DataFrame] = []  # the rows, in the order in which they came
+        self._starts: list[int] = []  # number of the first row of each
+        self._times: NDArray[np.int64] = np.empty(0, dtype=np.int64)  # of the first frame's rows, to sort them in again
+        self._late: list[NDArray[np.int64]] = []  # of those of the others
+        self._count = 0
+        self._newest = -(2**62)
+        self._places: dict[Any, tuple[list[int], list[int]]] = {}  # by key: numbers of its rows, and their times
+        if lookback._held is not None:
+            self._put(lookback._held, lookback._times)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, rows: Any, time: NDArray[np.int64]) -> None:
+        """Rows that came: an Arrow table or batch with the columns of :meth:`LookBack.feed`, and their event times."""
+        if len(time):
+            frame = self._of._frame(rows, time)
+            with self._lock:
+                self._put(frame, time)
+
+    def build(self, rows: Any, instant: int) -> Any:
+        """Features of rows of one instant, as an Arrow table; raises ``DataError`` as :meth:`LookBack.feed` does."""
+        now = self._of._frame(rows, np.full(rows.num_rows, instant, dtype=np.int64))
+        with self._lock:
+            seen = self._seen(now, instant)
+        out = self._of._call(seen, now, instant)
+        return self._of._table(out, dict(self._of._types))
+
+    def _put(self, frame: pd.DataFrame, time: NDArray[np.int64]) -> None:
+        self._index(frame, time, self._count)
+        self._frames.append(frame)
+        self._starts.append(self._count)
+        self._late.append(time)
+        self._count += len(time)
+        self._newest = max(self._newest, int(time.max(initial=self._newest)))
+        if self._count - len(self._times) > max(_TAIL, len(self._times) // 2):
+            self._settle()
+
+    def _index(self, frame: pd.DataFrame, time: NDArray[np.int64], first: int) -> None:
+        if self._of._key is None:
+            numbers, times = self._places.setdefault(None, ([], []))
+            numbers += range(first, first + len(time))
+            times += time.tolist()
+            return
+        column = frame[self._of._key]
+        gone = column.isna().tolist()
+        for number, (key, at, missing) in enumerate(zip(column.tolist(), time.tolist(), gone, strict=True), first):
+            if not missing:  # a row without a key is nobody's past
+                numbers, times = self._places.setdefault(key, ([], []))
+                numbers.append(number)
+                times.append(at)
+
+    def _settle(self) -> None:
+        """One frame of all rows that may still be looked at."""
+        import pandas as pd
+
+        times = np.concatenate([self._times, *self._late]) if len(self._times) else np.concatenate(self._late)
+        keep = np.flatnonzero(times >= self._newest - self._of._reach)
+        frame = pd.concat(self._frames, ignore_index=True).take(keep)
+        frame.index = pd.RangeIndex(len(keep))
+        self._times, self._late = times[keep], []
+        self._frames, self._starts, self._count = [frame], [0], len(keep)
+        self._places = {}
+        self._index(frame, self._times, 0)
+
+    def _seen(self, now: pd.DataFrame, instant: int) -> pd.DataFrame:
+        """The rows that an instant may look at, in order of event time, as a frame of their own."""
+        import pandas as pd
+
+        keys: list[Any] = [None]
+        if self._of._key is not None:
+            column = now[self._of._key].drop_duplicates()
+            keys = column[column.notna()].tolist()
+        found = []
+        for key in keys:
+            numbers, times = self._places.get(key, ((), ()))
+            found += [
+                (number, at)
+                for number, at in zip(numbers, times, strict=True)
+                if instant - self._of._span <= at < instant
+            ]
+        found.sort()  # in the order in which they came: of equal times that is how they stand
+        order = sorted(range(len(found)), key=lambda i: found[i][1])
+        if not self._frames:
+            return now.iloc[:0]
+        parts, low = [], 0
+        for start, frame in zip(self._starts, self._frames, strict=True):
+            high = low
+            while high < len(found) and found[high][0] < start + len(frame):
+                high += 1
+            if high > low:
+                parts.append(frame.take([number - start for number, _ in found[low:high]]))
+            low = high
+        if not parts:
+            return self._frames[0].iloc[:0]
+        whole = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
+        return whole if order == list(range(len(found))) else whole.take(order)
 
 
 def _is_number(dtype: Any) -> bool:

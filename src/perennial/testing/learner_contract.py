@@ -1,20 +1,22 @@
 """The contract of a learner, one sentence a function: run :func:`check` over your own, or each of ``PARTS``.
 
 A part is called with a function that makes a fresh, untrained learner and with its task, and fails with an
-``AssertionError``. Parts about a capability (``Updatable``, ``Interleaved``, ``Summable``) pass at once for a
-learner whose type does not claim it.
+``AssertionError``. Parts about a capability (``Updatable``, ``Interleaved``, ``Summable``, ``Servable``) pass at once
+for a learner whose type does not claim it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perennial.core.errors import DataError, FormatError, LearnerError
 from perennial.core.features import Chunk, Features
-from perennial.core.protocols import Interleaved, Learner, Pickled, Sized, Summable, Trust, Updatable
+from perennial.core.protocols import Interleaved, Learner, Pickled, Servable, Sized, Summable, Trust, Updatable
 from perennial.core.records import UNSEEN, Examples, Prediction, TaskKind
 from perennial.learners.golden import reproduces
 from perennial.learners.saved import codec_of, sha256
@@ -383,6 +385,65 @@ def sums(make: Make, task: TaskKind) -> None:
             np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8)
 
 
+def serves(make: Make, task: TaskKind) -> None:
+    """The quickest form of a model says bit for bit what it predicts, of many rows and of one, with gaps, updated too.
+
+    Rows that the model refuses, its form refuses.
+    """
+    learner = make()
+    if not isinstance(learner, Servable):
+        return
+    data = _data(task)
+    model = learner.fit(data.slice(0, 120), 1)
+    _assert_served(model, data.features)
+    if isinstance(model, Updatable):
+        model.update(data.slice(120, 160), 2)
+        _assert_served(model, data.features)
+    words = make_examples(160, task=task, categories=2)
+    try:
+        taught = make().fit(words, 1)
+    except (DataError, LearnerError, ValueError):  # it takes no words
+        return
+    assert isinstance(taught, Servable)
+    form, rows = taught.serving(), words.features
+    if form is not None:
+        want, got = _said(taught.predict, rows), _said(form, rows.matrix())
+        assert got == want, f"the quickest form of {taught.name} says otherwise of rows with words"
+
+
+def _assert_served(model: Learner, features: Features) -> None:
+    assert isinstance(model, Servable)
+    form = model.serving()
+    if form is None or not features.schema.numeric:
+        return
+    whole = features.matrix().copy()
+    gaps = whole.copy()
+    gaps[::3, 0] = gaps[1::4, -1] = np.nan
+    for matrix in (whole, gaps, whole[:1].copy(), gaps[:1].copy(), np.full_like(whole[:1], np.nan)):
+        before = matrix.copy()
+        want, got = _said(model.predict, _shown(features, matrix)), _said(form, matrix)
+        assert got == want, f"the quickest form of {model.name} says otherwise of {len(matrix)} rows"
+        np.testing.assert_array_equal(matrix, before, f"{model.name} wrote to the rows that it was asked about")
+
+
+def _shown(features: Features, matrix: NDArray[np.float64]) -> Features:
+    """The rows of a matrix as columns, NaN as null."""
+    import pyarrow as pa
+
+    columns = [pa.array(np.ascontiguousarray(column), mask=np.isnan(column)) for column in matrix.T]
+    return Features.of(Chunk(pa.table(columns, names=list(features.names)), features.schema))
+
+
+def _said(ask: Callable[[Any], Prediction], rows: Any) -> bytes | None:
+    """What is said, bit by bit; None of rows that are refused."""
+    try:
+        told = ask(rows)
+    except Exception:  # each framework has its own
+        return None
+    parts = [part.tobytes() for part in (told.codes, told.proba, told.values) if part is not None]
+    return repr(told.classes).encode() + b"|".join(parts)
+
+
 PARTS: tuple[Callable[[Make, TaskKind], None], ...] = (
     says_what_it_is,
     fits_from_scratch,
@@ -404,6 +465,7 @@ PARTS: tuple[Callable[[Make, TaskKind], None], ...] = (
     meets_new_classes,
     interleaves,
     sums,
+    serves,
 )
 
 

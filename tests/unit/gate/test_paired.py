@@ -402,3 +402,14 @@ class TestSettings:
         assert str(Gate(margin=0.003)) == said.format("0.003")
         assert str(Gate(mode="after", block=50)).endswith("in blocks of 50 rows")
         assert str(Gate(mode="none")) == "no gate"
+
+
+def test_shares_of_the_requests_decide_nothing():
+    """They are for challengers that are held back, from 0 to 1; a trial is the same whatever they are."""
+    assert Gate(canary=0.05, shadow=1.0).canary == 0.05
+    assert repr(Gate(canary=0.05, shadow=1.0)) == repr(Gate())
+    for wrong in (-0.1, 1.1, math.nan, "5%"):
+        with pytest.raises(ConfigError, match=r"gate\.canary"):
+            Gate(canary=wrong)
+    with pytest.raises(ConfigError, match="mode 'after' holds no challenger back"):
+        Gate(mode="after", shadow=0.5)

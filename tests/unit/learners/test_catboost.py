@@ -165,7 +165,7 @@ def test_labels_that_are_all_equal_train(classes: int) -> None:
     target = Target(y=np.ones(120), classes=0 if classes == 1 else classes)
     start = np.zeros((120, target.outputs))
     booster = engine.grow(examples.features, target, start, Growth(rounds=3, leaves=4, l2=3.0, seed=1))
-    raw = engine.raw(booster, examples.features, target.outputs)
+    raw = engine.raw(booster, engine.rows(examples.features), target.outputs)
     assert raw[:, target.outputs // 2].mean() > 0.1
 
 
@@ -181,8 +181,8 @@ def test_written_leaves_are_predicted() -> None:
     moved = refitted(leaves, start, target, decay=0.5, rate=0.3, l2=1.0)
     total = sum(values[leaves.where[:, tree]] for tree, values in enumerate(moved))
     again = engine.read(engine.dump(engine.with_leaves(booster, moved)))
-    np.testing.assert_allclose(engine.raw(again, examples.features, 3), total, atol=1e-9)
-    assert not np.allclose(total, engine.raw(booster, examples.features, 3), atol=1e-3)
+    np.testing.assert_allclose(engine.raw(again, engine.rows(examples.features), 3), total, atol=1e-9)
+    assert not np.allclose(total, engine.raw(booster, engine.rows(examples.features), 3), atol=1e-3)
 
 
 def test_equal_trainings_give_equal_bytes() -> None:

@@ -111,7 +111,7 @@ def test_a_batch_that_lacks_a_class_trains_the_others() -> None:
     target = Target(y=examples.codes.astype(np.float64), classes=3)
     start = np.zeros((len(examples), 3))
     booster = engine.grow(examples.features, target, start, Growth(rounds=3, leaves=4, l2=1.0, seed=1))
-    raw = engine.raw(booster, examples.features, 3)
+    raw = engine.raw(booster, engine.rows(examples.features), 3)
     assert (raw[:, 1] == 0).all()
     right = raw.argmax(axis=1) == examples.codes
     assert right.mean() > 0.7
@@ -133,7 +133,7 @@ def test_leaf_refit_is_lightgbms_own(classes: int) -> None:
     now = Target(y=then.codes.astype(np.float64), classes=classes)
     leaves = engine.read_leaves(booster, then.features, k)
     moved = refitted(leaves, np.zeros((200, k)), now, decay=0.8, rate=engine.rate, l2=2.0)
-    mine = engine.raw(engine.with_leaves(booster, moved), then.features, k)
+    mine = engine.raw(engine.with_leaves(booster, moved), engine.rows(then.features), k)
     theirs = booster.refit(then.features.matrix(), then.codes, decay_rate=0.8, num_threads=1)
     want = theirs.predict(then.features.matrix(), raw_score=True).reshape(-1, k)
     np.testing.assert_allclose(mine, want, atol=1e-6)
@@ -154,9 +154,9 @@ def test_decayed_is_its_formula() -> None:
     offset = prior("classification", a.mass)
     old = engine.grow(first.features, a, np.tile(offset, (300, 1)), Growth(rounds=6, leaves=5, l2=7.0, seed=1))
     offset = prior("classification", b.mass + 0.6 * a.mass)
-    faded = offset + 0.6 * engine.raw(old, then.features, 1)
+    faded = offset + 0.6 * engine.raw(old, engine.rows(then.features), 1)
     new = engine.grow(then.features, b, faded, Growth(rounds=4, leaves=5, l2=7.0, seed=2))
-    want = probabilities(faded + engine.raw(new, then.features, 1), 2)
+    want = probabilities(faded + engine.raw(new, engine.rows(then.features), 1), 2)
     np.testing.assert_allclose(model.predict(then.features).proba, want, atol=1e-12)
 
 

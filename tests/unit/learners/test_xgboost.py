@@ -108,7 +108,7 @@ def test_raw_scores_leave_the_start_out_and_leaves_add_up_to_them(classes: int) 
     total = np.zeros_like(start)
     for tree, values in enumerate(leaves.values):
         total[:, tree % target.outputs] += values[leaves.where[:, tree], 0]
-    np.testing.assert_allclose(engine.raw(booster, examples.features, target.outputs), total, atol=1e-5)
+    np.testing.assert_allclose(engine.raw(booster, engine.rows(examples.features), target.outputs), total, atol=1e-5)
     assert max(len(np.unique(leaves.where[:, tree])) for tree in range(len(leaves.values))) <= 5
 
 
@@ -126,8 +126,8 @@ def test_written_leaves_are_predicted() -> None:
     for tree, values in enumerate(moved):
         total[:, tree % 3] += values[leaves.where[:, tree], 0]
     again = engine.read(engine.dump(engine.with_leaves(booster, moved)))
-    np.testing.assert_allclose(engine.raw(again, examples.features, 3), total, atol=1e-5)
-    assert not np.allclose(total, engine.raw(booster, examples.features, 3), atol=1e-3)
+    np.testing.assert_allclose(engine.raw(again, engine.rows(examples.features), 3), total, atol=1e-5)
+    assert not np.allclose(total, engine.raw(booster, engine.rows(examples.features), 3), atol=1e-3)
 
 
 def test_a_batch_that_lacks_a_class_trains() -> None:

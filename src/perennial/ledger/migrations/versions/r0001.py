@@ -80,7 +80,8 @@ def upgrade() -> None:
     _create("scores", "turn:int name:text n:int total:double?", ("turn", "name"), _OF_TURN)
     _create(
         "aliases",
-        "alias:text generation:int moved:int turn:int? version:text? reason:text actor:text at:int",
+        "alias:text generation:int moved:int turn:int? version:text? reason:text actor:text at:int canary:double "
+        "shadow:double",
         ("alias", "generation"),
         _OF_DEPLOYMENT,
         ("versions", ("version",), ("number",)),
