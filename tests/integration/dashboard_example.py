@@ -16,7 +16,7 @@ ROWS = DAYS * PER_DAY
 CONFIG = """\
 name: offers
 stream:
-  source: rows.parquet
+  source: rows
   time: at
   time_zone: UTC
   id: id
@@ -59,10 +59,14 @@ def rows() -> pa.Table:
 
 
 def deploy(folder: Path) -> Path:
-    """Run it to where its rows end, and give its configuration."""
-    folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(rows(), folder / "rows.parquet")
+    """Run it to where its rows end, with a roll back by an operator on the way, and give its configuration."""
+    (folder / "rows").mkdir(parents=True)
     config = folder / "perennial.yaml"
     config.write_text(CONFIG, encoding="utf-8")
+    every, pause = rows(), 47 * PER_DAY
+    pq.write_table(every.slice(0, pause), folder / "rows" / "0.parquet")
+    assert cli.main(["run", "--once", "-c", str(config)]) == 0
+    assert cli.main(["rollback", "-c", str(config), "--reason", "the shop saw odd offers"]) == 0
+    pq.write_table(every.slice(pause), folder / "rows" / "1.parquet")
     assert cli.main(["run", "--once", "-c", str(config)]) == 0
     return config

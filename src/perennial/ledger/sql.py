@@ -697,10 +697,11 @@ class SqlLedger:
     def _unknown(self, connection: sa.Connection, number: str) -> UnknownVersion:
         return UnknownVersion.among(self.deployment, number, list(connection.execute(self._say.numbers).scalars()))
 
-    def committed(self) -> dict[int, int]:
-        """When each turn was committed, by the database's clock."""
+    def committed(self, since: int = 0) -> dict[int, int]:
+        """When each turn from ``since`` on was committed, by the database's clock."""
         with self._database.reading() as connection:
-            return {row.turn: row.committed_at for row in connection.execute(self._say.committed)}
+            found = connection.execute(self._say.committed, {"from_turn": since})
+            return {row.turn: row.committed_at for row in found}
 
     def entries(self, since: int = 0, until: int | None = None) -> Iterator[Entry]:
         """Turns ``[since, until)`` in order, each equal to what was committed.

@@ -174,7 +174,9 @@ class Statements:
             )
 
         self.turns = part(turns, turns.c.turn)
-        self.committed = sa.select(turns.c.turn, turns.c.committed_at).where(mine(turns))
+        self.committed = sa.select(turns.c.turn, turns.c.committed_at).where(
+            mine(turns), turns.c.turn >= bindparam("from_turn")
+        )
         self.parts = {
             "decisions": part(decisions, decisions.c.turn, decisions.c.seq),
             "verdicts": part(verdicts, verdicts.c.turn, verdicts.c.seq),

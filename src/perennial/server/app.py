@@ -29,6 +29,7 @@ from perennial.server.answering import Answering, Parts, Receive, Route, Scope, 
 from perennial.server.counters import Counters
 from perennial.server.failures import Refused, no_champion
 from perennial.server.models import Models
+from perennial.server.pages import routes as pages
 from perennial.server.seen import Seen
 
 RETRY = 0.5  #: seconds between looks for a ledger that is not there yet
@@ -126,7 +127,7 @@ def create(settings: Settings, tell: Tell) -> FastAPI:
     }
     app.router.routes += [PlainRoute(path, route) for path, route in plain.items()]
     app.include_router(_routes(parts))
-    app.router.routes += login_routes()
+    app.router.routes += [*login_routes(), *pages.routes(parts, folder=loaded.folder)]
     _explain_errors(app, parts, answering)
     describing.describe(app, parts)
     parts.hot = {f"/v2/models/{deployment.name}/infer": infer, "/invocations": invoke}

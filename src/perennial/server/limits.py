@@ -149,7 +149,9 @@ def _page(send: Send) -> Send:
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", ()), *_PAGE_HEADERS]
+            told = list(message.get("headers", ()))
+            named = {name for name, _ in told}  # a page may say it more closely
+            message["headers"] = [*told, *(header for header in _PAGE_HEADERS if header[0] not in named)]
         await send(message)
 
     return sending

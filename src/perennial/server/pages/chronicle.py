@@ -21,6 +21,7 @@ from perennial.core.records import Verdict
 from perennial.core.times import micros
 from perennial.ledger.records import Alias, Entry, Saved
 from perennial.ledger.sql import SqlLedger
+from perennial.production.freshness import median_to_live
 from perennial.server.pages.series import Series
 
 #: spans that a chart can show, by their names in its address; None: everything
@@ -35,6 +36,7 @@ EVENTS_KEPT = 2000  # updates of a line are none: they are counted, in buckets
 UPDATES_KEPT = 500  # of all lines, the newest
 TRIALS_KEPT = 30
 LOOKS_KEPT = 400  #: points of a trial's picture, at most; more looks are thinned evenly
+CHANGES_ASKED = 200  #: of what answers, the newest, tell how soon a label is learned
 _TABLES_ASKED = 40  # turns whose labels tell the median label delay
 
 #: how a run notes that it forgot someone, see :meth:`perennial.production.Run.erase`
@@ -256,6 +258,9 @@ class Chronicle:
         self.erasures = 0
         self._fired: set[str] = set()  # by the last turn
         self._updates: deque[str] = deque()
+        self._learned: dict[str, dict[str, Any]] = {}  # by version: which labels were new to it
+        self._changed: list[tuple[int, str]] = []  # turn and version, where another answers from then on
+        self._live: deque[tuple[str, int]] = deque(maxlen=CHANGES_ASKED)
         self._passed: dict[str, str] = {}  # by line: why the gate let its last version through
         self._batches: deque[tuple[int, int, int, int]] = deque(maxlen=20_000)  # first row, rows, oldest, newest
         self._labels: deque[tuple[int, str]] = deque(maxlen=_TABLES_ASKED)
@@ -264,8 +269,13 @@ class Chronicle:
     def catch_up(self) -> None:
         """Read the turns that were committed since."""
         with self.lock:
-            for entry in self.ledger.entries(self.turn + 1):
+            first = self.turn + 1
+            for entry in self.ledger.entries(first):
                 self._take(entry)
+            if self._changed:
+                committed = self.ledger.committed(min(turn for turn, _ in self._changed))
+                self._live.extend((number, committed[turn]) for turn, number in self._changed if turn in committed)
+                self._changed.clear()
 
     # -- one turn
 
@@ -345,6 +355,9 @@ class Chronicle:
             cpu_seconds=saved.cpu_seconds, size=saved.size,
         )  # fmt: skip
         self.versions += 1
+        self._learned[brief.number] = saved.facts.get("labels") or {}
+        if len(self._learned) > 4 * CHANGES_ASKED:
+            del self._learned[next(iter(self._learned))]
         self.briefs[brief.number] = brief
         line = self.lines.get(version.major)
         if line is None:
@@ -396,6 +409,7 @@ class Chronicle:
     def _tell_change(self, entry: Entry, before: Stretch | None) -> None:
         """Another version answers now: an update of the same line that nobody judged is counted and not told."""
         assert entry.serving is not None
+        self._changed.append((entry.turn, entry.serving))
         major, minor = map(int, entry.serving.split("."))
         line = self.lines.get(major)
         if line is not None:
@@ -419,6 +433,11 @@ class Chronicle:
     def serving(self) -> str | None:
         """The version that answers after the newest turn."""
         return self.stretches[-1].version if len(self.stretches) else None
+
+    def label_to_live(self) -> float | None:
+        """The median time from when a label was received to when a version that learned it answers, in seconds."""
+        with self.lock:
+            return median_to_live(self._learned, list(self._live))
 
     def label_delay(self) -> float | None:
         """The median time from a row to its label, in seconds, of the labels that came last; None before the first."""

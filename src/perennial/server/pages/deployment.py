@@ -144,8 +144,8 @@ def _challenger(told: Chronicle, pointers: Mapping[str, Alias]) -> Challenger | 
     return Challenger(
         number=challenger.version,
         reason=said,
-        canary=float(getattr(challenger, "canary", 0.0)),
-        shadow=float(getattr(challenger, "shadow", 0.0)),
+        canary=challenger.canary,
+        shadow=challenger.shadow,
         ready="ready: " in said,
     )
 

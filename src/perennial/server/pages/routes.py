@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -11,39 +12,50 @@ from typing import Any, final
 from urllib.parse import urlencode
 
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from perennial.core.errors import PerennialError
-from perennial.ledger.errors import UnknownVersion
+from perennial.core.errors import ConfigError, LedgerError, PerennialError
+from perennial.ledger.errors import AliasMoved, UnknownVersion
 from perennial.ledger.records import ALIASES, Alias
+from perennial.ledger.sql import SqlLedger
 from perennial.production import operate
+from perennial.server import failures
 from perennial.server.access import LOGIN, LOGOUT, Identity, local, require
+from perennial.server.failures import Refused
 from perennial.server.pages import backtests, data, deployment, evidence, feedback, lineage, served, versions
 from perennial.server.pages.chronicle import SPANS, Chronicle
 from perennial.server.pages.rendering import HEADERS, REPORT_POLICY, Said, digest, rendered
 from perennial.server.pages.words import Times
 from perennial.server.tokens import Scope
 from perennial.stream import ingest
+from perennial.stream.inbox import Inbox, Which
 
+_LOGS: tuple[Which, ...] = ("rows", "labels", "feedback")
+_TITLES = {404: "There is no such thing", 409: "It changed meanwhile", 503: "Not now"}
+_NO_LEDGER = (
+    "There is no ledger of this deployment yet. Start  perennial run  with the same configuration: it makes one."
+)
 _STATIC = Path(__file__).with_name("static")
 _SPAN_NAMES = {"all": "All", "30d": "30 days", "7d": "7 days", "1d": "1 day"}
-_OLD = 60.0  # seconds over which traffic is counted
+_SPAN, _LOOKS = 60.0, 120  # seconds over which traffic is counted, and looks at it that are kept
 
 
-def routes(state: Any) -> list[BaseRoute]:
+def routes(state: Any, *, folder: Path | None = None, inbox: Inbox | None = None) -> list[BaseRoute]:
     """The routes of the dashboard.
 
     Parameters
     ----------
     state
-        The app's state: ``deployment``, ``ledger``, ``access``, and, where there are such, ``counters`` and
-        ``settings``, whose ``folder`` is that of the configuration.
+        The app's state: ``deployment`` and ``access``; and ``counters``, if predictions are served.
+    folder : Path, optional
+        Where the configuration lies, and reports of backtests beside it.
+    inbox : Inbox, optional
+        The logs that the server writes to.
     """
-    desk = Desk(state)
+    desk = Desk(state, folder, inbox)
     read = desk.reading
     return [
         Route("/", _home),
@@ -127,31 +139,32 @@ class Asked:
 class Desk:
     """What answers the requests of one app. Every ``reading`` runs in a thread: it asks the ledger."""
 
-    def __init__(self, state: Any) -> None:
+    def __init__(self, state: Any, folder: Path | None, inbox: Inbox | None) -> None:
         self._state = state
+        self._folder, self._inbox = folder, inbox
         self._told: Chronicle | None = None
-        self._traffic: deque[tuple[float, int]] = deque()
+        self._opening = threading.Lock()
+        self._traffic: deque[tuple[float, int]] = deque(maxlen=_LOOKS)
         self._times = Times(state.deployment.stream.time_zone)
 
     # -- who may
 
     def reading(self, answer: Callable[[Asked], Response], scope: Scope = "read") -> Callable[[Request], Any]:
         """An endpoint for who has a scope."""
-        permitted = require(scope)
 
         async def endpoint(request: Request) -> Response:
-            asked = Asked(request, await permitted(request))
-            return await run_in_threadpool(self._told_of, asked, answer)
+            asked = await self._permitted(request, scope)
+            return asked if isinstance(asked, Response) else await run_in_threadpool(self._told_of, asked, answer)
 
         return endpoint
 
     def acting(self, act: Callable[[Asked, Mapping[str, str]], Response]) -> Callable[[Request], Any]:
         """An endpoint that changes something: for operators, from our own pages."""
-        permitted = require("operate")
 
         async def endpoint(request: Request) -> Response:
-            asked = Asked(request, await permitted(request))
-            await self._state.access.check_csrf(request)
+            asked = await self._permitted(request, "operate")
+            if isinstance(asked, Response):
+                return asked
             form = {name: value for name, value in (await request.form()).items() if isinstance(value, str)}
             return await run_in_threadpool(self._told_of, asked, lambda asked: act(asked, form))
 
@@ -173,35 +186,65 @@ class Desk:
         return HTMLResponse(text, headers=HEADERS)
 
     def _told_of(self, asked: Asked, answer: Callable[[Asked], Response]) -> Response:
+        """What is answered; an error as a page in words."""
         try:
             return answer(asked)
-        except UnknownVersion as error:
-            return self._problem(asked, 404, "No such version", str(error))
+        except PerennialError as error:
+            if self._told is None and isinstance(error, LedgerError):
+                return self._problem(asked, 503, "Nothing to show yet", _NO_LEDGER)
+            found = failures.answer(error)
+            if not found.foreseen:
+                raise
+            return self._problem(asked, found.status, _TITLES.get(found.status, "That did not work"), found.message)
+
+    async def _permitted(self, request: Request, scope: Scope) -> Asked | Response:
+        """Who asks; or, for a person who may not, a page that says so."""
+        try:
+            return Asked(request, await require(scope)(request))
+        except Refused as refused:
+            if refused.status != 403:
+                raise  # to where a token can be given
+            nobody = Asked(request, Identity(name="", scopes=frozenset(), by="loopback"))
+            return self._problem(nobody, 403, "Not allowed", str(refused))
 
     # -- what is read
 
     def told(self) -> Chronicle:
-        """What the ledger holds by now."""
-        if self._told is None:
-            self._told = Chronicle(self._state.ledger)
+        """What the ledger holds by now; raises ``LedgerError`` as long as there is none."""
+        with self._opening:
+            if self._told is None:
+                about = self._state.deployment
+                ledger = SqlLedger.open(about.ledger, about.name, blobs=about.blobs, create=False)
+                self._told = Chronicle(ledger)
         self._told.catch_up()
         return self._told
 
+    @property
+    def ledger(self) -> SqlLedger:
+        """The ledger, once it was opened."""
+        if self._told is None:
+            self.told()
+        assert self._told is not None
+        return self._told.ledger
+
     def pointers(self) -> dict[str, Alias]:
         """Where champion, challenger and previous point."""
-        return {name: self._state.ledger.alias(name) for name in ALIASES}
+        return {name: self.ledger.alias(name) for name in ALIASES}
 
     def _served(self) -> deployment.Served | None:
+        """What was answered, and how much of it a second: since about a minute ago, over all that looked meanwhile."""
         counters = getattr(self._state, "counters", None)
         if counters is None:
             return None
         now, total = time.monotonic(), counters.total("predictions")
-        looks = self._traffic
-        looks.append((now, total))
-        while len(looks) > 2 and looks[1][0] < now - _OLD:
-            looks.popleft()
-        began, before = looks[0]
-        rate = max(total - before, 0) / (now - began) if now - began > 0.5 else None
+        with self._opening:
+            looks = self._traffic
+            if not looks or now - looks[-1][0] >= 1.0:
+                looks.append((now, total))
+            while len(looks) > 1 and looks[0][0] < now - _SPAN:
+                looks.popleft()
+            began, before = looks[0]
+        rate = max(total - before, 0) / (now - began) if now - began >= 1.0 else None
         return deployment.Served(predictions=total, per_second=rate)
 
     def _overview(self, told: Chronicle) -> deployment.Overview:
@@ -210,13 +253,9 @@ class Desk:
             self.pointers(),
             times=self._times,
             delay=told.label_delay(),
-            fresh=self._fresh(),
+            fresh=told.label_to_live(),
             served=self._served(),
         )
-
-    def _fresh(self) -> float | None:
-        """The median time from a label's acknowledgement to a version that learned it being live, in seconds."""
-        return None
 
     # -- how it is shown
 
@@ -290,7 +329,7 @@ class Desk:
     def _about_cards(self, told: Chronicle) -> dict[str, Any]:
         return {
             "loss": deployment.loss_name(told),
-            "shares": hasattr(operate, "set_shares"),
+            "shares": getattr(self._state.deployment.gate, "mode", "none") == "before",
             "next": "; ".join(told.deciding),
         }
 
@@ -360,7 +399,7 @@ class Desk:
         stretch = told.stretches.at(at)
         if stretch is None:
             return served.nobody(told, at, self._times)
-        ledger = self._state.ledger
+        ledger = self.ledger
         entry = next(iter(ledger.entries(stretch.turn, stretch.turn + 1)))
         return served.answer(told, at, stretch, entry, ledger.alias_history("champion"))
 
@@ -369,7 +408,7 @@ class Desk:
     def show_versions(self, asked: Asked) -> Response:
         """The list, and the graph."""
         if number := asked.query("number").strip():
-            self._state.ledger.version(number)
+            self.ledger.version(number)
             return RedirectResponse(f"/ui/versions/{number}", status_code=303)
         told, pointers = self.told(), self.pointers()
         with told.lock:
@@ -388,7 +427,7 @@ class Desk:
     def show_version(self, asked: Asked) -> Response:
         """One version."""
         number = asked.request.path_params["number"]
-        ledger = self._state.ledger
+        ledger = self.ledger
         saved = ledger.version(number)
         told, pointers = self.told(), self.pointers()
         verdicts, moves = ledger.verdicts(number), ledger.alias_history("champion")
@@ -423,7 +462,7 @@ class Desk:
     def _trial(self, told: Chronicle, asked: Asked) -> evidence.Page | None:
         page = evidence.page(told, asked.whole("trial", -1) if asked.query("trial") else None)
         if page is None and asked.query("trial"):
-            raise HTTPException(404, "no such trial")
+            raise Refused("There is no such trial, or it is long past.", 404)
         return page
 
     def show_trial(self, asked: Asked) -> Response:
@@ -439,7 +478,7 @@ class Desk:
         with told.lock:
             trial = told.trials.get(asked.whole("trial", -1))
             if trial is None:
-                raise HTTPException(404, "no such trial")
+                raise Refused("There is no such trial, or it is long past.", 404)
             return JSONResponse(evidence.picture(trial), headers=HEADERS)
 
     # -- data and feedback
@@ -447,7 +486,7 @@ class Desk:
     def show_data(self, asked: Asked) -> Response:
         """What is kept."""
         told, about = self.told(), self._state.deployment
-        segments = self._state.ledger.segments()
+        segments = self.ledger.segments()
         with told.lock:
             page = data.page(
                 told,
@@ -467,14 +506,13 @@ class Desk:
                 came[which] = found[0]
                 if which == "feedback":
                     newest = found[1].to_pylist()[::-1]
-        return feedback.page(told, came, newest, delay=told.label_delay(), fresh=self._fresh())
+        return feedback.page(told, came, newest, delay=told.label_delay(), fresh=told.label_to_live())
 
     def _logs(self) -> dict[str, str]:
         """The URLs of the logs that the server writes to."""
-        inbox = getattr(getattr(self._state, "settings", None), "inbox", None)
-        if inbox is None:
+        if self._inbox is None:
             return {}
-        return {which: inbox.url(which) for which in ("rows", "labels", "feedback")}
+        return {which: self._inbox.url(which) for which in _LOGS}
 
     def show_feedback(self, asked: Asked) -> Response:
         """What came back."""
@@ -492,8 +530,7 @@ class Desk:
     # -- backtests
 
     def _reports(self) -> dict[str, Path]:
-        folder = getattr(getattr(self._state, "settings", None), "folder", None)
-        found = [] if folder is None else backtests.found(Path(folder))
+        found = [] if self._folder is None else backtests.found(self._folder)
         return {place.name: place for place in found}
 
     def show_backtests(self, asked: Asked) -> Response:
@@ -504,7 +541,7 @@ class Desk:
     def _report(self, asked: Asked) -> Path:
         place = self._reports().get(asked.request.path_params["name"])  # a name that was found, never a path
         if place is None or not (place / backtests.PAGE).is_file():
-            raise HTTPException(404, "no such report")
+            raise Refused("There is no such report beside the configuration.", 404)
         return place
 
     def show_report(self, asked: Asked) -> Response:
@@ -528,8 +565,8 @@ class Desk:
     def ask_promote(self, asked: Asked) -> Response:
         """Shall a version be promoted?"""
         number = asked.query("version")
-        saved = self._state.ledger.version(number)
-        champion = self._state.ledger.alias("champion").version
+        saved = self.ledger.version(number)
+        champion = self.ledger.alias("champion").version
         instead = (
             f"It takes the place of {champion}, whatever the gate says of it."
             if champion
@@ -565,19 +602,18 @@ class Desk:
         challenger = self.pointers()["challenger"]
         if challenger.version is None:
             return self._problem(asked, 409, "No challenger", "Nothing is on trial, so nothing can have a share.")
-        canary, shadow = (getattr(challenger, name, 0.0) for name in ("canary", "shadow"))
         return self._ask(
             asked,
             action="/ui/shares",
             question=f"Shares of traffic for {challenger.version}",
             lines=["What comes back about its answers counts in the gate's evidence."],
-            shares={"canary": f"{100 * canary:g}", "shadow": f"{100 * shadow:g}"},
+            shares={"canary": f"{100 * challenger.canary:g}", "shadow": f"{100 * challenger.shadow:g}"},
             confirm="Set shares",
         )
 
     def promote(self, asked: Asked, form: Mapping[str, str]) -> Response:
         """Make a version champion."""
-        ledger, number = self._state.ledger, form.get("version", "")
+        ledger, number = self.ledger, form.get("version", "")
         return self._done(
             asked,
             lambda: operate.promote(
@@ -588,7 +624,7 @@ class Desk:
 
     def rollback(self, asked: Asked, form: Mapping[str, str]) -> Response:
         """Make the version before champion again, if it is still the one that was asked about."""
-        ledger = self._state.ledger
+        ledger = self.ledger
         before = ledger.alias("previous").version
         if form.get("version") not in ("", None, before):
             text = (
@@ -609,8 +645,9 @@ class Desk:
             return self._problem(asked, 422, "No such share", "Write shares in percent, from 0 to 100.")
         return self._done(
             asked,
-            lambda: operate.set_shares(
-                self._state.ledger,
+            lambda: operate.share(
+                self.ledger,
+                self._state.deployment,
                 canary=canary,
                 shadow=shadow,
                 actor=asked.actor,
@@ -623,9 +660,11 @@ class Desk:
         """Do it, and go to the first page, which says so; or say why it was not done."""
         try:
             act()
-        except PerennialError as error:
-            status = 404 if isinstance(error, UnknownVersion) else 409
-            return self._problem(asked, status, "Not done", str(error))
+        except (ConfigError, UnknownVersion, AliasMoved) as error:
+            found = failures.answer(error)
+            return self._problem(asked, found.status, "Not done", found.message)
+        except LedgerError as error:  # no champion to go back to, or a model that does not load: for operators' eyes
+            return self._problem(asked, 409, "Not done", str(error))
         return RedirectResponse(f"/ui/?{urlencode({'done': text})}", status_code=303)
 
 
