@@ -63,7 +63,7 @@ def deploy(folder: Path) -> Path:
     (folder / "rows").mkdir(parents=True)
     config = folder / "perennial.yaml"
     config.write_text(CONFIG, encoding="utf-8")
-    every, pause = rows(), 47 * PER_DAY
+    every, pause = rows(), 27 * PER_DAY
     pq.write_table(every.slice(0, pause), folder / "rows" / "0.parquet")
     assert cli.main(["run", "--once", "-c", str(config)]) == 0
     assert cli.main(["rollback", "-c", str(config), "--reason", "the shop saw odd offers"]) == 0
