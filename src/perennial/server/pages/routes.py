@@ -204,8 +204,15 @@ class Desk:
         except Refused as refused:
             if refused.status != 403:
                 raise  # to where a token can be given
-            nobody = Asked(request, Identity(name="", scopes=frozenset(), by="loopback"))
-            return self._problem(nobody, 403, "Not allowed", str(refused))
+            return self._problem(Asked(request, self._whoever(request)), 403, "Not allowed", str(refused))
+
+    def _whoever(self, request: Request) -> Identity:
+        """Who asks, whatever they may; nobody where that is not known, or not believed."""
+        try:
+            found: Identity = self._state.access.identify(request.scope)
+        except Refused:
+            return Identity(name="", scopes=frozenset(), by="loopback")
+        return found
 
     # -- what is read
 
@@ -550,7 +557,7 @@ class Desk:
 
     def report_file(self, asked: Asked) -> Response:
         """The report itself."""
-        headers = {**HEADERS, "content-security-policy": REPORT_POLICY}
+        headers = {**HEADERS, "content-security-policy": REPORT_POLICY, "x-frame-options": "SAMEORIGIN"}
         return FileResponse(self._report(asked) / backtests.PAGE, media_type="text/html", headers=headers)
 
     # -- actions
