@@ -14,7 +14,7 @@ from perennial.server.pages.series import Bucket
 from perennial.server.pages.words import Times
 
 RECENT = 500  #: labels at least, where there are as many, whose mean loss is called recent
-EVENTS = 12  #: of the list beside the picture
+EVENTS = 9  #: of the list beside the picture
 MARKS = 400  #: of the picture, the newest
 
 

@@ -80,10 +80,13 @@
   const ticks = (_, splits, __, ___, step) => splits.map((at) => step >= 86400 ? day(at) : step >= 60 ? (clock(at) === "00:00" ? day(at) : clock(at)) : second(at));
   const span = (seconds) => seconds == null ? "–" : seconds >= 2 * 86400 ? `${number(seconds / 86400)} d` : seconds >= 7200 ? `${number(seconds / 3600)} h` : seconds >= 120 ? `${number(seconds / 60)} min` : `${number(seconds)} s`;
 
-  const axes = (values, filter) => [
+  const axes = (values, filter, incrs) => [
     { stroke: css("--soft"), grid: { show: false }, ticks: { stroke: css("--rule"), size: 5 }, values: ticks, font: "12px system-ui, sans-serif", space: narrow() ? 62 : 76, size: 30 },
-    { stroke: css("--soft"), grid: { stroke: css("--grid"), width: 1 }, ticks: { show: false }, filter, values: (_, splits) => splits.map((at) => at == null ? "" : values(at)), font: "12px system-ui, sans-serif", size: narrow() ? 48 : 58, gap: 4 },
+    { stroke: css("--soft"), grid: { stroke: css("--grid"), width: 1 }, ticks: { show: false }, ...(filter && { filter }), ...(incrs && { incrs }), values: (_, splits) => splits.map((at) => at == null ? "" : values(at)), font: "12px system-ui, sans-serif", size: narrow() ? 48 : 58, gap: 4 },
   ];
+
+  // steps of an axis of durations, in seconds: whole minutes, hours, days
+  const STEPS = [.1, .2, .5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 43200, ...[1, 2, 5, 10, 20, 50, 100, 200, 500].map((days) => days * 86400)];
 
   // a box that tells what is under the pointer: lines of text, the first one strong
   const tip = (box) => {
@@ -243,13 +246,13 @@
 
   const score = document.getElementById("score");
   if (score) {
-    const small = (id, series, paint, values) => {
+    const small = (id, series, paint, values, incrs) => {
       const box = document.getElementById(id);
       const chart = new Chart(box, (chart) => ({
         cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
         scales: { y: { range: (_, low, high) => [0, Math.max(high || 1, 1e-9) * 1.1] } },
         series: [{}, paint()],
-        axes: axes(values),
+        axes: axes(values, null, incrs),
         hooks: { setCursor: [(u) => u.cursor.idx == null || u.cursor.left < 0 ? chart.tell(null) : chart.tell([full(u.data[0][u.cursor.idx]), series(chart.told, u.cursor.idx)], u.cursor.left + u.over.offsetLeft)] },
       }));
       charts.push(chart);
@@ -277,7 +280,7 @@
       })] },
     }));
     const rows = small("rows", (told, i) => `${told.rows[i]} rows`, () => ({ stroke: css("--accent"), fill: css("--band"), width: 1.5, points: { show: false } }), number);
-    const stale = small("staleness", (told, i) => `staleness ${span(told.staleness[i])}`, () => ({ stroke: css("--care"), width: 1.5, points: { show: false } }), span);
+    const stale = small("staleness", (told, i) => `staleness ${span(told.staleness[i])}`, () => ({ stroke: css("--care"), width: 1.5, points: { show: false } }), span, STEPS);
     let which = "all";
     let last = "";
     main.load = async () => {
