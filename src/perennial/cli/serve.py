@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +21,7 @@ def command(
     token_file: Annotated[
         Path | None, typer.Option("--token-file", help="Access tokens; `serve: {tokens: ...}` unless given.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Say where it listens as JSON on stdout too.")] = False,
 ) -> None:
     """Answer predictions over HTTP with the current champion.
 
@@ -34,4 +36,9 @@ def command(
         if (error.name or "").partition(".")[0] in ("fastapi", "starlette", "uvicorn", "orjson", "httptools", "uvloop"):
             raise MissingExtra("serve", "perennial serve") from error
         raise
-    serve(Settings(config=config, host=host, port=port, workers=workers, tokens=token_file))
+    settings = Settings(config=config, host=host, port=port, workers=workers, tokens=token_file)
+    serve(settings, listening=_on_stdout if as_json else None)
+
+
+def _on_stdout(facts: dict[str, Any]) -> None:
+    print(json.dumps(facts), flush=True)

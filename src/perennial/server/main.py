@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, final
@@ -30,8 +31,10 @@ BACKLOG = 2048
 STUCK = 60  #: seconds after which a worker that says nothing is replaced; as long may the imports of one take
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, listening: Callable[[dict[str, Any]], None] | None = None) -> None:
     """Serve until told to end: SIGTERM or SIGINT, after the requests that are being answered.
+
+    ``listening`` hears where, as soon as that is settled.
 
     Raises
     ------
@@ -41,9 +44,12 @@ def serve(settings: Settings) -> None:
     loaded = replace(load(settings.config), reads=False)
     loaded.deployment()  # an error is told before anything starts
     check_listening(settings.host, tokens_file(settings, loaded))
-    listening = _bind(settings)
-    host, port = listening.getsockname()[:2]
-    tell("listening", {"url": f"http://{f'[{host}]' if ':' in host else host}:{port}", "workers": settings.workers})
+    bound = _bind(settings)
+    host, port = bound.getsockname()[:2]
+    facts = {"url": f"http://{f'[{host}]' if ':' in host else host}:{port}", "workers": settings.workers}
+    tell("listening", facts)
+    if listening is not None:
+        listening(facts)
     if settings.workers > 1:
         settings = replace(settings, parent=os.getpid())
     config = uvicorn.Config(
@@ -54,13 +60,13 @@ def serve(settings: Settings) -> None:
         timeout_worker_healthcheck=STUCK,
     )  # fmt: skip
     _log_events()
-    with listening:
+    with bound:
         if settings.workers == 1:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, _heeded)  # uvicorn raises it again once all is done
-            uvicorn.Server(config).run([listening])
+            uvicorn.Server(config).run([bound])
             return
-        supervisor = Multiprocess(config, [listening])
+        supervisor = Multiprocess(config, [bound])
         supervisor.run()
         if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
             raise PerennialError("a worker did not start: the lines above say why")

@@ -178,6 +178,7 @@ def test_demo_runs_the_backtest_in_its_own_copy(folder, calls, monkeypatch, caps
     text = (folder / "conf" / "perennial.yaml").read_text().replace("calls", "bank")
     (bundle / "perennial.yaml").write_text(text)
     (bundle / "LICENCE.md").write_text("CC BY 4.0")
+    (bundle / "live.yaml").write_text("name: live\n")
     monkeypatch.setattr("perennial.cli.demo._bundled", lambda: bundle)
     assert cli.main(["demo", "--no-live"]) == 0
     assert "Open demo/report/report.html" in capsys.readouterr().out
