@@ -16,7 +16,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from benchmarks.common import classified
-from benchmarks.servers.client import answers
+from benchmarks.servers.client import Connection, answers, get
 from benchmarks.servers.process import Server, free_port, serving, threads
 from perennial.config import load
 from perennial.core.features import Chunk, Column, Features, Kind, Schema
@@ -94,7 +94,7 @@ class Deployed:
             sys.executable, "-m", "perennial", "serve", "--config", str(self.config), "--port", str(port), "--workers",
             str(workers),
         ]  # fmt: skip
-        return serving(command, port, self.folder, ready=lambda port: answers(port, "/v2/health/ready"))
+        return serving(command, port, self.folder, ready=lambda port: _ready(port, workers))
 
 
 def deployed(
@@ -122,6 +122,17 @@ def asked(count: int, rows: int, columns: int) -> Floats:
     """Rows to ask about, shape (count, rows, columns); none was trained on."""
     found: Floats = classified(count * rows, columns, seed=1).x.reshape(count, rows, columns)
     return found
+
+
+def _ready(port: int, workers: int) -> bool:
+    """Whether as many workers have a champion: one that is late would be given no connection."""
+    if not answers(port, "/v2/health/ready"):
+        return False
+    connection = Connection(port)
+    lines = connection.ask(get("/metrics"))[1].decode().splitlines()
+    connection.close()
+    ready = [line for line in lines if line.startswith("perennial_generation{") and not line.endswith(" 0")]
+    return len(ready) >= workers
 
 
 def _proba(prediction: Prediction) -> Floats:

@@ -90,6 +90,7 @@ async def load(port: int, requests: list[bytes], rate: float, seconds: float, co
 
     for _ in range(connections):
         await connect()
+        await asyncio.sleep(0.05)  # at once, the worker that is awake already would take them all
     print("started", flush=True)
     count, begun = round(rate * seconds), time.monotonic()
     for i in range(count):
