@@ -93,6 +93,8 @@ class Client(threading.Thread):
         self._told.set()
         self.join(PATIENCE)
         assert not self.is_alive()
+        if self._connection is not None:
+            self._connection.close()
         if self.error is not None:
             raise self.error
         return self.seen
@@ -149,6 +151,8 @@ class Client(threading.Thread):
                     return None
                 self.seen.failed += 1
                 continue
+            if self._connection is not None:
+                self._connection.close()
             self._connection = None
             self.seen.failed += 1
             time.sleep(0.2)
@@ -201,8 +205,17 @@ class Place:
             return subprocess.Popen(self._perennial(*words), cwd=self.folder, env=_env(), stdout=out, stderr=out)
 
     def start_server(self) -> None:
-        """Start it, where it listened before."""
-        self.server = self._start(self._log, "serve", "--port", str(self.port), "--workers", str(self.workers))
+        """Start it, where it listened before, as often as it takes: a worker that lost its server holds the port on."""
+        deadline = time.monotonic() + PATIENCE
+        before = self._log.read_text().count('"listening"') if self._log.exists() else 0
+        while True:
+            self.server = self._start(self._log, "serve", "--port", str(self.port), "--workers", str(self.workers))
+            while self.server.poll() is None:
+                if self._log.read_text().count('"listening"') > before:
+                    return
+                time.sleep(0.05)
+            assert time.monotonic() < deadline, self._log.read_text()[-2000:]
+            time.sleep(0.2)
 
     def start_run(self) -> None:
         """Start it."""
@@ -242,14 +255,16 @@ class Place:
         """What the server counted, over all workers."""
         deadline = time.monotonic() + PATIENCE
         while True:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
             try:
-                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
                 connection.request("GET", "/metrics")
                 lines = connection.getresponse().read().decode().splitlines()
                 break
             except (OSError, http.client.HTTPException):
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
+            finally:
+                connection.close()
         pairs = (line.split() for line in lines if line.startswith("perennial_") and "{" not in line)
         return {name.removeprefix("perennial_").removesuffix("_total"): int(float(value)) for name, value in pairs}
 

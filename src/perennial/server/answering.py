@@ -121,6 +121,13 @@ class Parts:
         self.access: Access | None = None
         self.deployment: Any = None
         self.hot: dict[str, Route] = {}
+        self._waits_for = ""
+
+    def wait_for(self, what: str) -> None:
+        """Tell what is missing, once."""
+        if what != self._waits_for:
+            self.tell("waiting", {"deployment": self.name, "error": what})
+        self._waits_for = what
 
     def close(self) -> None:
         """Let go of everything, once no request is being answered: what waits to be logged is logged first."""

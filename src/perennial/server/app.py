@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -109,7 +110,9 @@ def create(settings: Settings, tell: Tell) -> FastAPI:
     async def life(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001 - the argument of a lifespan
         ended = threading.Event()
         opening = threading.Thread(target=_open, args=(parts, ended), name="perennial-opening", daemon=True)
-        opening.start()
+        # a worker that replaces another takes no request before it can answer, if there is what answers
+        if not await asyncio.to_thread(_try_open, parts):
+            opening.start()
         if writer is not None:
             writer.start()
         if settings.parent:
@@ -117,7 +120,8 @@ def create(settings: Settings, tell: Tell) -> FastAPI:
         tell("started", {"deployment": deployment.name, "pid": os.getpid(), "worker": parts.counters.worker})
         yield
         ended.set()
-        opening.join()
+        if opening.ident is not None:
+            opening.join()
         parts.close()
         answering.close()
         tell("ended", {"deployment": deployment.name, "pid": os.getpid()})
@@ -147,23 +151,24 @@ def create(settings: Settings, tell: Tell) -> FastAPI:
 
 
 def _open(parts: Parts, ended: threading.Event) -> None:
-    """Wait for a ledger and a champion, and have them answer."""
-    said = ""
-    while not ended.is_set():
-        try:
-            models = Models.open(
-                parts.deployment, budget_bytes=parts.settings.models_bytes, clock=now, tell=parts.tell,
-                counters=parts.counters,
-            )  # fmt: skip
-        except PerennialError as error:
-            if str(error) != said:
-                parts.tell("waiting", {"deployment": parts.name, "error": str(error)})
-            said = str(error)
-            ended.wait(RETRY)
-            continue
-        parts.models = models
-        models.start()
-        return
+    """Wait for a ledger, and have its champion answer."""
+    while not ended.wait(RETRY) and not _try_open(parts):
+        pass
+
+
+def _try_open(parts: Parts) -> bool:
+    """Have the champion answer, if it can; whether the ledger is followed from now on."""
+    try:
+        models = Models.open(
+            parts.deployment, budget_bytes=parts.settings.models_bytes, clock=now, tell=parts.tell,
+            counters=parts.counters,
+        )  # fmt: skip
+    except PerennialError as error:
+        parts.wait_for(str(error))
+        return False
+    parts.models = models
+    models.start()
+    return True
 
 
 def _writer(parts: Parts, inbox: Inbox, stated: Mapping[str, Any] | None) -> Writer:
