@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import threading
@@ -115,6 +116,9 @@ def create(settings: Settings, tell: Tell) -> FastAPI:
             opening.start()
         if writer is not None:
             writer.start()
+        # what is there by now stays: the collector need not look through it again and again
+        gc.collect()
+        gc.freeze()
         if settings.parent:
             threading.Thread(target=_follow, args=(settings.parent, ended), daemon=True).start()
         tell("started", {"deployment": deployment.name, "pid": os.getpid(), "worker": parts.counters.worker})

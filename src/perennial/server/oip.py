@@ -158,7 +158,14 @@ def loads(body: bytes) -> dict[str, Any]:
 
 
 def holds_booleans(body: bytes) -> bool:
-    """Whether a JSON text may hold a boolean: two quick searches, so that not every value must be looked at."""
+    """Whether a JSON text may hold a boolean: quick searches, so that not every value must be looked at.
+
+    A single letter is found many times as quickly as a word. Behind the key of the data, where numbers come last, there
+    is none of a boolean's first ones.
+    """
+    start = body.find(b'"data"') + 6
+    if start > 5 and body.find(b"t", start) < 0 and body.find(b"f", start) < 0:
+        return False
     return b"true" in body or b"false" in body
 
 

@@ -42,6 +42,7 @@ from perennial.stream.sql import PATIENCE, Address
 
 FORMAT = 1  #: of the tables
 KEYS_KEPT = 100_000  #: how many entries back the key of an append is known, trimmed or not
+PAGE_BYTES = 1 << 14  #: of a SQLite file: an entry of megabytes takes half the time that it takes in pages of 4 KiB
 PAGE_ENTRIES = 1 << 12  #: how many entries are read at a time, if their rows and bytes allow
 
 _RULE = "write sqlite:///.perennial/ingest.db?log=calls or postgresql://user@host/database?log=calls"
@@ -209,6 +210,7 @@ class _Database:
         while True:
             try:
                 with _explained(self.where, writes=True):
+                    self._outside(f"PRAGMA page_size = {PAGE_BYTES}", gives=False)  # of a file that is new
                     self._outside("PRAGMA journal_mode = WAL")
                 return
             except SourceAway:  # SQLite does not wait by itself here when two processes begin at once
@@ -216,13 +218,15 @@ class _Database:
                     raise
                 time.sleep(0.01)
 
-    def _outside(self, statement: str) -> tuple[Any, ...]:
-        """What a statement gives that may not run in a transaction."""
+    def _outside(self, statement: str, *, gives: bool = True) -> tuple[Any, ...]:
+        """What a statement gives, if it does, that may not run in a transaction."""
         with self._engine.connect() as connection:
             raw = connection.connection.dbapi_connection
             assert isinstance(raw, sqlite3.Connection)
             try:
-                row: tuple[Any, ...] = raw.execute(statement).fetchone()
+                row: tuple[Any, ...] = (
+                    raw.execute(statement).fetchone() if gives else raw.execute(statement).close() or ()
+                )
             except sqlite3.Error as error:
                 raise sa.exc.OperationalError(statement, None, error) from error
             return row

@@ -285,3 +285,20 @@ def test_nothing_said_has_no_binary_form() -> None:
     wanted = oip.Wanted("m", (("predict", True),), False)
     refused(lambda: oip.write(said([-1], (3, 5)), wanted), 422, "ask for JSON")
     assert len(oip.write(said([1], (3, 5)), wanted)[0]) > 8
+
+
+@pytest.mark.parametrize(
+    ("body", "may"),
+    [
+        (b'{"inputs": [{"name": "x", "datatype": "FP64", "shape": [2], "data": [1, 2e5, null]}]}', False),
+        (b'{"inputs": [{"data": [1, true], "name": "x"}]}', True),
+        (b'{"inputs": [{"data": [1], "datatype": "FP64"}]}', False),
+        (b'{"inputs": [{"data": [1]}, {"data": [false]}]}', True),
+        (b'{"dataframe_split": {"data": [[1, true]]}}', True),
+        (b'{"instances": [[true]]}', True),
+        (b'{"instances": [[1]]}', False),
+    ],
+)
+def test_what_may_hold_a_boolean(body, may):
+    """No boolean is overlooked, wherever the data stand."""
+    assert oip.holds_booleans(body) is may
