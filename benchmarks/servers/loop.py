@@ -31,6 +31,7 @@ from perennial.core.errors import PerennialError
 from perennial.ledger.sql import SqlLedger
 from perennial.production import Deployment, tables
 from perennial.stream.feed import Position
+from perennial.stream.inbox import Which
 from perennial.stream.ingest import IngestFeed
 
 RATE = 200.0  #: rows asked about per second, one to five at a time
@@ -197,10 +198,10 @@ class Loop:
         with SqlLedger.open(made.ledger, made.name, blobs=made.blobs, create=False) as ledger:
             yield ledger
 
-    def log(self, which: str) -> list[dict[str, Any]]:
+    def log(self, which: Which) -> list[dict[str, Any]]:
         """The rows of a log of its inbox, in order."""
         assert self.deployment.inbox is not None
-        feed = IngestFeed(self.deployment.inbox.url(which))  # type: ignore[arg-type]
+        feed = IngestFeed(self.deployment.inbox.url(which))
         types = feed.open().types((), ())
         return [row for run in feed.read(Position(), types) for row in run.rows.to_pylist()]
 

