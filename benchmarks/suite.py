@@ -32,6 +32,7 @@ NAMES = (
     "serving",
     "swaps",
     "taking_in",
+    "freshness",
 )
 
 FORMAT = 1  #: of results.json

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import io
 import json
 import struct
@@ -16,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sqlalchemy as sa
 from sklearn.linear_model import SGDClassifier
 
 import perennial as pn
@@ -25,6 +27,7 @@ from perennial.production import Deployment, Run
 from perennial.production.service import keep_current, leased
 from perennial.stream.feed import OffsetGone, Position, feed_of
 from perennial.stream.ingest import IngestFeed, IngestLog, _Database
+from tests import postgres
 from tests.crash import deployments
 from tests.crash.test_kill import served  # noqa: F401 - a fixture
 
@@ -327,3 +330,34 @@ def test_a_start_lets_go_of_what_a_crash_left(tmp_path, monkeypatch):
             assert found()
         Run(made, ledger, lease)
         assert not found()
+
+
+# ---------------------------------------------------------------------- connections
+
+
+def test_a_feed_keeps_its_connection_and_makes_another_where_it_broke():
+    """Looks share one connection to a server; it is made anew if it is cut, and closed with the feed."""
+    made = []
+
+    def remember(connection, _):
+        made.append(connection)
+
+    with postgres.schema() as server:
+        url = f"{server}&log=calls"
+        append(url, rows(10))
+        feed, seen = IngestFeed(url), {}
+        sa.event.listen(sa.pool.Pool, "connect", remember)
+        try:
+            assert feed.is_new(seen)
+            assert sum(run.rows.num_rows for run in feed.read(Position(), {"who": pa.string()})) == 10
+            assert not feed.is_new(seen)
+            assert len(made) == 1
+            with postgres.server() as engine, engine.connect() as other:
+                other.execute(sa.text(f"SELECT pg_terminate_backend({made[0].info.backend_pid})"))
+            assert not feed.is_new(seen)
+        finally:
+            sa.event.remove(sa.pool.Pool, "connect", remember)
+        assert len(made) == 3  # the second is the one that cut the first
+        del feed
+        gc.collect()
+        assert made[2].closed

@@ -16,6 +16,7 @@ import os
 import secrets
 import sqlite3
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -943,7 +944,10 @@ class IngestFeed:
     """
 
     def __init__(self, source: str, field: str = "source") -> None:
-        self._source, self._database = source, _Database(Address.of(source, field), pooled=False)
+        address = Address.of(source, field)
+        # who looks ten times a second keeps its connection to a server: making one takes longer than a look
+        self._source, self._database = source, _Database(address, pooled=address.file is None)
+        weakref.finalize(self, self._database.close)
         self._trimmed = -1  # rows of the position that was trimmed last
         self._scrubbed = False  # who deleted before may have died before its bytes were gone
 
