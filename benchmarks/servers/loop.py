@@ -47,7 +47,7 @@ stream:
   label: {{column: y, wait: 1h}}
   columns: {{a: number, b: number, y: integer}}
   positive: 1
-  batch: 1s
+  batch: 500ms
 model: {{estimator: "perennial.learners.plain:Logistic", params: {{forgetting: 0.99}}}}
 strategies: {{live: {{stateful: {{every: 100}}}}}}
 initial: 200
