@@ -190,6 +190,12 @@ def test_a_body_that_is_no_word_is_refused(place, body, client):
     assert client.champion() == before
 
 
+def test_nobody_is_told_about_a_body_before_they_may_send_one(place):
+    """Whoever has no token learns that, whatever they sent."""
+    for route in ("versions/1.0/promote", "rollback"):
+        assert httpx.post(f"{place[0]}/{route}", content=b"{bad").status_code == 401
+
+
 def test_before_there_is_a_ledger_the_answer_is_to_wait(config, tmp_path):
     """A server may be started first; it says where nothing is, and not in which folder."""
     own = tmp_path / "perennial.yaml"

@@ -301,7 +301,8 @@ class Access:
     def _opened(self, cookies: bytes) -> dict[str, Any] | None:
         """What a session's cookie says, if we signed it and it has not run out."""
         body, _, signature = _cookie(cookies, COOKIE).partition(".")
-        if not signature or not compare_digest(signature, self._signed(b"session", body.encode())):
+        wanted = self._signed(b"session", body.encode())
+        if not signature or not compare_digest(signature.encode(), wanted.encode()):  # text may hold ASCII alone
             return None
         told: dict[str, Any] = json.loads(urlsafe_b64decode(body + "=" * (-len(body) % 4)))
         return told if self._clock() < told["e"] else None

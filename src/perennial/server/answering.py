@@ -200,8 +200,8 @@ class Answering:
             raise no_champion()
         return models.champion if version is None else models.version(version)
 
-    async def say(self, asked: Asked, version: str | None = None) -> Said:
-        """Predict, under the ids that labels will refer to.
+    async def say(self, asked: Asked, only: Slot | None = None) -> Said:
+        """Predict, under the ids that labels will refer to; ``only`` is the version that was named, if one was.
 
         Raises
         ------
@@ -214,7 +214,7 @@ class Answering:
                 raise Refused("there is no row: give at least one")
             raise Refused(f"there are {rows.n:,} rows, and {self._most:,} may come at once: send them in parts", 413)
         request = self.fresh() if asked.request is None else asked.request
-        slot, shadow = self._chosen(rows, request, version)
+        slot, shadow = (only, None) if only is not None else self._chosen(rows, request)
         prediction, beside = await self._predict(slot, shadow, rows, time)
         ids = list(map(request.__add__, _PLACES[: rows.n])) if rows.ids is None else rows.ids
         if len(ids) < rows.n:  # more rows than anybody has set so far
@@ -255,12 +255,10 @@ class Answering:
         counters.add("predictions", rows.n)
         counters.add("rows", rows.n)
 
-    def _chosen(self, rows: Rows, request: str, version: str | None) -> tuple[Slot, Slot | None]:
+    def _chosen(self, rows: Rows, request: str) -> tuple[Slot, Slot | None]:
         models = self._parts.models
         if models is None or models.champion is None:
             raise no_champion()
-        if version is not None:
-            return models.version(version), None
         keys = rows.keys
         # one version answers a request: rows of several subjects are routed together, by the request
         key = keys[0] if keys and (len(keys) == 1 or len(set(keys)) == 1) else None
@@ -339,8 +337,12 @@ class Route:
             version = found.get("version") if found else None
             if found and found.get("model", self._parts.name) != self._parts.name:
                 raise unknown_model(self._parts.name)
-            asked, wanted = self._read(body, head, self._answering.asks(version).signature)
-            said = await self._answering.say(asked, version)
+            if version is None:
+                slot, only = self._answering.asks(None), None
+            else:  # it may have to be loaded: others are answered meanwhile
+                slot = only = await asyncio.to_thread(self._answering.asks, version)
+            asked, wanted = self._read(body, head, slot.signature)
+            said = await self._answering.say(asked, only)
             content, headers = self._write(said, wanted)
             self._answering.record(asked, said.answered)  # last: what is logged is answered
             status = 200

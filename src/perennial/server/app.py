@@ -37,6 +37,7 @@ from perennial.server.seen import Seen
 from perennial.server.writer import Writer
 from perennial.stream.inbox import Inbox
 
+_TAKING_IN = frozenset({"/labels", "/feedback", "/examples"})
 RETRY = 0.5  #: seconds between looks for a ledger that is not there yet
 
 
@@ -222,8 +223,25 @@ class Front:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         """Hand the request to who answers it."""
-        route = self._hot.get(scope.get("path", ""))
-        return self._app(scope, receive, send) if route is None else route(scope, receive, send)
+        path = scope.get("path", "")
+        route = self._hot.get(path)
+        if route is not None:
+            return route(scope, receive, send)
+        if scope["type"] != "http":
+            return self._app(scope, receive, send)
+        return self._app(scope, receive, self._counted(path, send))
+
+    def _counted(self, path: str, send: Send) -> Send:
+        """What sends an answer, and counts it by its route."""
+        name = path[1:] if path in _TAKING_IN else "other"
+        counters = self._app.state.counters
+
+        def told(message: Any) -> Any:
+            if message["type"] == "http.response.start" and not path.endswith("/infer"):  # these count themselves
+                counters.request(name, message["status"])
+            return send(message)
+
+        return told
 
 
 def _routes(parts: Parts) -> APIRouter:
@@ -319,7 +337,7 @@ def _routes(parts: Parts) -> APIRouter:
         """Whether the model answers."""
         return model_ready(model)
 
-    @router.get("/v2/models/{model}/versions/{version}/ready", tags=["Open Inference Protocol"])
+    @router.get("/v2/models/{model}/versions/{version}/ready", tags=["Open Inference Protocol"], dependencies=told)
     def ready_version(model: str, version: str) -> Response:
         """Whether a version answers."""
         return model_ready(model, version)

@@ -108,6 +108,10 @@ def _heeded(number: int, frame: Any) -> None:
     """A signal that the server has heeded already."""
 
 
+#: what every record of a log has
+_PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+
 @final
 class _Events(logging.Handler):
     """What libraries log, as events."""
@@ -115,6 +119,7 @@ class _Events(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Tell one record; a trace goes with it."""
         facts = {"from": record.name, "level": record.levelname.lower(), "message": record.getMessage()}
+        facts |= {name: value for name, value in vars(record).items() if name not in _PLAIN}  # its `extra`
         if record.exc_info:
             facts["trace"] = self.format(record)
         tell("log", facts)

@@ -251,7 +251,10 @@ class Models:
         self._seen = -1  # how often pointers had been moved when they were followed last
         self._known: Known | None = None
         self._asked: OrderedDict[str, Slot] = OrderedDict()  # by number, the one asked for last at the end
-        self._lock = threading.Lock()  # of `_asked`, and while one is loaded into it
+        self._lock = threading.Lock()  # of `_asked`
+        self._loading = (
+            threading.Lock()
+        )  # while a version is loaded into it: whoever follows the pointers does not wait
         self._knowing = threading.Lock()  # of `_known`
         self.swapped_at = 0  #: when the champion that answers took over, by the clock; 0 before the first
         self.history = None if deployment.stream.features is None else History(deployment.stream, clock)
@@ -369,10 +372,11 @@ class Models:
         """
         if (slot := self._held(number)) is not None:
             return slot
-        with self._lock:  # one at a time: together they must not take more than they may
-            if (slot := self._asked.get(number)) is not None:
-                self._asked.move_to_end(number)
-                return slot
+        with self._loading:  # one at a time: together they must not take more than they may
+            with self._lock:
+                if (slot := self._asked.get(number)) is not None:
+                    self._asked.move_to_end(number)
+                    return slot
             saved = self._opened().version(number)
             if saved.size > self._budget:
                 raise ConfigError(
@@ -380,8 +384,9 @@ class Models:
                     f"version {number} takes {saved.size:,} bytes: allow more, or ask the champion",
                 )  # fmt: skip
             slot = self._brought(saved)
-            self._asked[number] = slot
-            self._make_room()
+            with self._lock:
+                self._asked[number] = slot
+                self._make_room()
             return slot
 
     def resident(self) -> dict[str, str]:

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.concurrency import run_in_threadpool
 
 from perennial.core.errors import LedgerError
 from perennial.core.times import iso, read_instant
@@ -41,6 +42,20 @@ class Word(BaseModel):
         max_length=40,
         description="The champion that the operator sees; if it is another by now, nothing is done.",
     )
+
+
+#: the body of a word, for the description: it is read by hand, once it is known who sent it
+_WORD = {"requestBody": {"content": {"application/json": {"schema": Word.model_json_schema(by_alias=True)}}}}
+
+
+async def _word(request: Request) -> Word:
+    body = await request.body()
+    try:
+        return Word.model_validate_json(body) if body else Word()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the body"
+        raise Refused(f"{where}: {first['msg']}: send an object with `reason` and `from`, or nothing") from None
 
 
 def routes(state: Parts) -> APIRouter:
@@ -82,12 +97,14 @@ def routes(state: Parts) -> APIRouter:
         with _reading(state) as ledger:
             return _document(explain.served_at(explain.History.read(ledger), instant))
 
-    @router.post("/versions/{version}/promote")
-    def promote(
-        version: str, who: Annotated[Identity, Depends(require("operate"))], word: Word | None = None
+    @router.post("/versions/{version}/promote", openapi_extra=_WORD)
+    async def promote(
+        version: str, request: Request, who: Annotated[Identity, Depends(require("operate"))]
     ) -> Response:
         """Make a version champion, whatever the gate says."""
-        word = word or Word()
+        return await run_in_threadpool(promoted, version, who, await _word(request))
+
+    def promoted(version: str, who: Identity, word: Word) -> Response:
         with _reading(state) as ledger, _answering():
             number = operate.numbered(ledger, version)
             now = ledger.alias("champion")
@@ -97,10 +114,12 @@ def routes(state: Parts) -> APIRouter:
             moved = operate.promote(ledger, state.deployment, number, actor=_actor(who), reason=word.reason)
         return _document(_moved(moved))
 
-    @router.post("/rollback")
-    def rollback(who: Annotated[Identity, Depends(require("operate"))], word: Word | None = None) -> Response:
+    @router.post("/rollback", openapi_extra=_WORD)
+    async def rollback(request: Request, who: Annotated[Identity, Depends(require("operate"))]) -> Response:
         """Make the version before the champion champion again: one step."""
-        word = word or Word()
+        return await run_in_threadpool(rolled_back, who, await _word(request))
+
+    def rolled_back(who: Identity, word: Word) -> Response:
         with _reading(state) as ledger, _answering():
             now = ledger.alias("champion")
             heeded = now.actor == _actor(who) and now.reason == (word.reason or f"roll back from {word.left}")
