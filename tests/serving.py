@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-PATIENCE = 600.0  #: seconds that a server may take to be ready on a busy machine
+PATIENCE = 180.0  #: seconds that a server may take to be ready on a busy machine
 
 NUMBERS = """\
 name: numbers

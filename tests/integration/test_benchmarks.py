@@ -33,7 +33,11 @@ FIGURES = {
 }
 
 
-@pytest.mark.parametrize("name", FIGURES)
+#: whose parts are run by tests of their own: test_swap_under_load.py, test_loop.py
+ELSEWHERE = {"swaps", "freshness"}
+
+
+@pytest.mark.parametrize("name", sorted(FIGURES.keys() - ELSEWHERE))
 def test_a_benchmark_finds_the_results_of_both_sides_equal(name, monkeypatch):
     """Every benchmark runs at a tiny size, and what it compares gives the same results."""
     monkeypatch.delenv("PERENNIAL_POSTGRES", raising=False)  # another server is another figure
