@@ -65,7 +65,8 @@ class Reader:
             return loads(body)
         try:
             document = json.loads(body, parse_constant=self._constant)
-        except (ValueError, RecursionError):
+            orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS)  # half a character, or too large a number, is none
+        except (ValueError, TypeError, RecursionError):
             raise Refused("the body is no JSON", 400) from None
         if type(document) is not dict:
             raise Refused("the body is no JSON object", 400)

@@ -423,6 +423,12 @@ class Signature:
         for i, key in enumerate(keys):
             if type(key) not in wanted:
                 raise Refused(f"column {self.key!r}, row {i}: {_said(key)}: send {told}, or null")
+        try:
+            pa.array(keys, type=self.key_type)
+        except (pa.ArrowException, OverflowError, UnicodeError):  # it could be answered, and never be logged
+            raise Refused(
+                f"column {self.key!r} holds a key that {self.key_type} cannot hold: send keys as history has them"
+            ) from None
         return keys
 
     # ------------------------------------------------------------------ names

@@ -97,6 +97,13 @@ def test_nan_as_mlflow_writes_it() -> None:
     refused(lambda: read(b"[NaN]"), 400, "no JSON object")
 
 
+@pytest.mark.parametrize("value", ['"\\ud800"', "9" * 30])
+def test_what_json_cannot_hold_is_refused_beside_a_nan_too(value: str) -> None:
+    """Half a character, and a number of more than 64 bits, pass Python's reader, which NaN needs."""
+    body = f'{{"instances": [{{"a": NaN, "b": {value}}}]}}'.encode()
+    refused(lambda: read(body), 400, "no JSON")
+
+
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [

@@ -195,6 +195,15 @@ def test_ids_and_keys() -> None:
     refused(lambda: TYPED.records([ROW | {"person": "5"}]), "column 'person', row 0: text: send a whole number")
 
 
+def test_a_key_that_cannot_be_logged_is_refused() -> None:
+    """Whoever is answered can be labelled: a key beyond its type, or half a character, is no key."""
+    with pytest.raises(Refused, match="'person' holds a key that int64 cannot hold"):
+        TYPED.records([ROW | {"person": 2**63}])
+    words = Signature({"a": pa.float64()}, key=("person", pa.string()))
+    with pytest.raises(Refused, match="cannot hold"):
+        words.records([{"a": 1.0, "person": "\ud800"}])
+
+
 def test_features_that_look_back_need_the_key() -> None:
     """Without it they would see no past, and say something else than in training."""
     looks = Signature({"a": pa.float64()}, key=("person", pa.string()), needs_key=True)
