@@ -103,6 +103,7 @@ def test_a_label_alone_or_many(serve, inbox):
         ("/labels", {"id": "a", "label": {"a": "b" * 99}}, '...; it holds text'),
         ("/labels", {"id": "a", "label": "up", "time": "noon"}, "labels[0]: time: write a time as 2026-01-31T12:00"),
         ("/labels", {"id": "a", "label": "up", "time": "2026-01-01T00:00:00"}, "with its offset"),
+        ("/labels", {"id": "a", "label": "up", "time": "0001-01-01T00:00:00+23:59"}, "time from 1970 to 2200"),
         ("/labels", {"id": "a", "label": "up", "time": 5}, "labels[0]: time: write a time as"),
         ("/labels", {"id": "a", "label": "up", "time": "2026-01-01T01:00:00Z"}, "has not come yet"),
         ("/feedback", {"id": "a"}, "feedback[0]: it says nothing; give up (true or false), text or correction"),
