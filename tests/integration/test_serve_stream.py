@@ -293,6 +293,26 @@ def test_numbers_that_are_none_are_no_labels(tmp_path, here):
     assert learned == [40]
 
 
+@pytest.mark.parametrize("mode", ["before", "after"])
+def test_numbers_that_are_huge_stop_nothing(tmp_path, here, mode):
+    """Those beyond 1e100 are passed over; the others are learned, and losses that cannot be squared tell nothing."""
+    strategy = strategies.Stateful(pn.learners.plain.Linear(), initial=10, trigger=triggers.every(rows=20))
+    gate = Gate(mode=mode, least_blocks=2, planned_labels=100, block=timedelta(hours=2))
+    made = replace(deployment(tmp_path, here, strategy, gate=gate), columns={**TYPES, "y": pa.float64()})
+    x, _ = values(200)
+    ids, time = [f"call-{i}" for i in range(200)], START + np.arange(200) * HOUR
+    known = time + HOUR
+    y = x[:, 0].copy()
+    y[25::10] = [1e308, -1e308, 1e100, -1e100, 1.7e308] * 3 + [1e308] * 3
+    write(made, ("rows", rows(ids, time, x)), ("labels", labels(ids, known, y)))
+    write(made, ("rows", rows(["end"], [START + 300 * HOUR], x[:1])))
+    run(made)
+    entries = read(made, lambda ledger: list(ledger.entries()))
+    assert all(math.isfinite(entry.loss.total) for entry in entries)
+    learned = [saved.version.trained_rows for saved in read(made, lambda ledger: ledger.versions())]
+    assert sum(learned) == 10 + 8 * 20  # of 188
+
+
 def test_it_waits_for_what_rows_hold(tmp_path, here):
     """Without columns and without examples there is nothing to read: the run says so, and goes on once there is."""
     made = replace(deployment(tmp_path, here), columns=None)

@@ -126,6 +126,19 @@ def test_what_is_wrong_is_refused_whole(serve, inbox, path, body, told):
     assert rows(inbox, "labels") == rows(inbox, "feedback") == rows(inbox, "rows") == []
 
 
+@pytest.mark.parametrize("label", [1e101, -1.7e308])
+def test_numbers_that_are_huge_are_no_labels(serve, inbox, label):
+    """The square of their error is no number."""
+    send = serve(label_type=pa.float64)
+    for path, body in (("/labels", {"id": "a", "label": label}), ("/feedback", {"id": "a", "correction": label})):
+        status, answer = send(path, body)
+        assert status == 422
+        assert "give a number from -1e+100 to 1e+100" in answer["error"]
+    assert send("/labels", {"id": "a", "label": -1e100})[0] == 200
+    assert len(rows(inbox, "labels")) == 1
+    assert rows(inbox, "feedback") == []
+
+
 def test_every_wrong_item_is_named(serve, inbox):
     """Up to ten of them, and how many more there are."""
     send = serve()

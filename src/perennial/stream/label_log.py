@@ -34,6 +34,8 @@ from perennial.stream.sources import Part, Source
 AHEAD = 1 << 16
 #: labels that are known and whose row is not there: as many wait for it
 PARKED = 1 << 16
+#: a number beyond it is no label of a stream that is served: sums of losses stay finite
+LARGEST = 1e100
 
 #: the rows that wait for a label, by digest of their id: those of the digests that are asked for
 Find = Callable[[Sequence[bytes]], Mapping[bytes, Sequence[WaitingRow]]]
@@ -377,7 +379,7 @@ class LabelLog:
             found = rows.column(self._columns["target"]).cast(self.label_type, safe=False)
             there = np.asarray(found.is_valid())
             if self._stream.served and pa.types.is_floating(found.type):  # a client's mistake
-                there &= np.isfinite(found.to_numpy(zero_copy_only=False))
+                there &= np.abs(found.to_numpy(zero_copy_only=False)) <= LARGEST
             if found.type != dtype:  # rows bring labels too, and theirs is the type
                 try:
                     found = pa.array(found.to_pylist(), type=dtype)
