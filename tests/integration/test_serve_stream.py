@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -311,6 +312,30 @@ def test_numbers_that_are_huge_stop_nothing(tmp_path, here, mode):
     assert all(math.isfinite(entry.loss.total) for entry in entries)
     learned = [saved.version.trained_rows for saved in read(made, lambda ledger: ledger.versions())]
     assert sum(learned) == 10 + 8 * 20  # of 188
+
+
+def running(past, now):
+    """A feature that looks back, and that some rows are too much for."""
+    if (now["a"] > 1e6).any():
+        raise ValueError("no such row")
+    return pd.DataFrame({"a": now["a"], "before": past["a"].mean() if len(past) else 0.0}, index=now.index)
+
+
+def test_rows_that_features_fail_on_have_none(tmp_path, here):
+    """They are learned as rows of nulls, a note says so, and the backtest has the same."""
+    trees = HistGradientBoostingClassifier(max_iter=5, random_state=0)
+    strategy = strategies.Stateless(trees, initial=200, trigger=triggers.every(rows=100))
+    made = deployment(tmp_path, here, strategy)
+    made = replace(made, stream=replace(made.stream, features=running, lookback="6h"))
+    ids, time, x, y, known, _ = traffic(600)
+    x[50::20, 0] = 1e9
+    order = np.argsort(known, kind="stable")
+    told = labels([ids[i] for i in order], known[order], y[order])
+    write(made, ("rows", rows(ids, time, x)), ("labels", told))
+    assert run(made) > 8
+    notes = [note for entry in read(made, lambda ledger: list(ledger.entries())) for note in entry.notes]
+    assert "features: 3 rows have none, as running failed (ValueError)" in notes
+    assert same_as_replayed(made, tmp_path / "prepared") > 2
 
 
 def test_it_waits_for_what_rows_hold(tmp_path, here):

@@ -195,6 +195,8 @@ class _Pass:
                 f"{self._canon.rule.passed_over} of the label log's labels became known more than `label_wait` after "
                 "their event and were passed over"
             )
+        if self._canon.lookback is not None and (failures := self._canon.lookback.failures()) is not None:
+            out.append(failures)
         if self._late:
             out.append(f"{self._late} rows came late")
         return tuple(out)
