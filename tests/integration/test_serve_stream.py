@@ -314,6 +314,32 @@ def test_numbers_that_are_huge_stop_nothing(tmp_path, here, mode):
     assert sum(learned) == 10 + 8 * 20  # of 188
 
 
+def test_classes_have_a_limit(tmp_path, here):
+    """Labels beyond it are passed over and counted, also by a run that goes on; those that are known go on counting."""
+    made = deployment(tmp_path, here)
+    made = replace(made, stream=replace(made.stream, most_classes=3))
+    ids, time, x, y, known, _ = traffic(600)
+    ids = [f"call-{i}" for i in range(600)]
+    y = y.astype(object)
+    y[100:] = [f"new-{i}" if i % 5 == 0 else one for i, one in enumerate(y[100:])]
+    order = np.argsort(known, kind="stable")
+    write(made, ("rows", rows(ids[:300], time[:300], x[:300])))
+    write(made, ("labels", labels([ids[i] for i in order], known[order], list(y[order]))))
+    run(made, "once")
+    write(made, ("rows", rows(ids[300:], time[300:], x[300:])))
+    run(made)
+    entries = read(made, lambda ledger: list(ledger.entries()))
+    told = [tables.from_bytes(read(made, lambda ledger, e=e: ledger.get(e.labels))) for e in entries if e.labels]
+    words = [row["label"] for part in told for row in part.to_pylist()]
+    assert len(set(words)) == 3
+    assert {"up", "down"} < set(words)
+    assert len(words) > 400
+    passed = [
+        note for entry in entries for note in entry.notes if "of a class beyond the first 3 (serve.classes)" in note
+    ]
+    assert sum(int(note.split()[2]) for note in passed) == 99
+
+
 def running(past, now):
     """A feature that looks back, and that some rows are too much for."""
     if (now["a"] > 1e6).any():
