@@ -68,7 +68,7 @@ from perennial.core.times import NEVER, micros, moment, spell
 from perennial.gate import Gate as PairedGate
 from perennial.gate import Level, Margin, NoGate, trial_margin
 from perennial.gate.trial import Line, Trial
-from perennial.metrics.losses import bounded, pointwise
+from perennial.metrics.losses import LARGEST_LOSS, bounded, pointwise
 from perennial.metrics.money import Prices
 from perennial.strategies import Situation, Strategy
 from perennial.stream import answered, apart
@@ -461,11 +461,11 @@ class Engine:
                 continue
             rows = _rows_of(batch.prediction, at)
             losses, name = pointwise(rows, truth, self.classes)
-            losses = losses[~np.isnan(losses)]
+            losses = losses[losses <= LARGEST_LOSS]
             n, total = n + len(losses), total + float(losses.sum())
             if self._levels:
                 compared, loss = bounded(rows, truth, self.classes)
-                self._level = self._level.add(major, compared[~np.isnan(compared)], loss)
+                self._level = self._level.add(major, compared[compared <= LARGEST_LOSS], loss)
         return Loss(n=n, total=total, name=name)
 
     # ------------------------------------------------------------------ gate

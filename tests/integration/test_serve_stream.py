@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -291,6 +292,76 @@ def test_numbers_that_are_none_are_no_labels(tmp_path, here):
     run(made)
     learned = [saved.version.trained_rows for saved in read(made, lambda ledger: ledger.versions())]
     assert learned == [40]
+
+
+@pytest.mark.parametrize("mode", ["before", "after"])
+def test_numbers_that_are_huge_stop_nothing(tmp_path, here, mode):
+    """Those beyond 1e100 are passed over; the others are learned, and losses that cannot be squared tell nothing."""
+    strategy = strategies.Stateful(pn.learners.plain.Linear(), initial=10, trigger=triggers.every(rows=20))
+    gate = Gate(mode=mode, least_blocks=2, planned_labels=100, block=timedelta(hours=2))
+    made = replace(deployment(tmp_path, here, strategy, gate=gate), columns={**TYPES, "y": pa.float64()})
+    x, _ = values(200)
+    ids, time = [f"call-{i}" for i in range(200)], START + np.arange(200) * HOUR
+    known = time + HOUR
+    y = x[:, 0].copy()
+    y[25::10] = [1e308, -1e308, 1e100, -1e100, 1.7e308] * 3 + [1e308] * 3
+    write(made, ("rows", rows(ids, time, x)), ("labels", labels(ids, known, y)))
+    write(made, ("rows", rows(["end"], [START + 300 * HOUR], x[:1])))
+    run(made)
+    entries = read(made, lambda ledger: list(ledger.entries()))
+    assert all(math.isfinite(entry.loss.total) for entry in entries)
+    learned = [saved.version.trained_rows for saved in read(made, lambda ledger: ledger.versions())]
+    assert sum(learned) == 10 + 8 * 20  # of 188
+
+
+def test_classes_have_a_limit(tmp_path, here):
+    """Labels beyond it are passed over and counted, also by a run that goes on; those that are known go on counting."""
+    made = deployment(tmp_path, here)
+    made = replace(made, stream=replace(made.stream, most_classes=3))
+    ids, time, x, y, known, _ = traffic(600)
+    ids = [f"call-{i}" for i in range(600)]
+    y = y.astype(object)
+    y[100:] = [f"new-{i}" if i % 5 == 0 else one for i, one in enumerate(y[100:])]
+    order = np.argsort(known, kind="stable")
+    write(made, ("rows", rows(ids[:300], time[:300], x[:300])))
+    write(made, ("labels", labels([ids[i] for i in order], known[order], list(y[order]))))
+    run(made, "once")
+    write(made, ("rows", rows(ids[300:], time[300:], x[300:])))
+    run(made)
+    entries = read(made, lambda ledger: list(ledger.entries()))
+    told = [tables.from_bytes(read(made, lambda ledger, e=e: ledger.get(e.labels))) for e in entries if e.labels]
+    words = [row["label"] for part in told for row in part.to_pylist()]
+    assert len(set(words)) == 3
+    assert {"up", "down"} < set(words)
+    assert len(words) > 400
+    passed = [
+        note for entry in entries for note in entry.notes if "of a class beyond the first 3 (serve.classes)" in note
+    ]
+    assert sum(int(note.split()[2]) for note in passed) == 99
+
+
+def running(past, now):
+    """A feature that looks back, and that some rows are too much for."""
+    if (now["a"] > 1e6).any():
+        raise ValueError("no such row")
+    return pd.DataFrame({"a": now["a"], "before": past["a"].mean() if len(past) else 0.0}, index=now.index)
+
+
+def test_rows_that_features_fail_on_have_none(tmp_path, here):
+    """They are learned as rows of nulls, a note says so, and the backtest has the same."""
+    trees = HistGradientBoostingClassifier(max_iter=5, random_state=0)
+    strategy = strategies.Stateless(trees, initial=200, trigger=triggers.every(rows=100))
+    made = deployment(tmp_path, here, strategy)
+    made = replace(made, stream=replace(made.stream, features=running, lookback="6h"))
+    ids, time, x, y, known, _ = traffic(600)
+    x[50::20, 0] = 1e9
+    order = np.argsort(known, kind="stable")
+    told = labels([ids[i] for i in order], known[order], y[order])
+    write(made, ("rows", rows(ids, time, x)), ("labels", told))
+    assert run(made) > 8
+    notes = [note for entry in read(made, lambda ledger: list(ledger.entries())) for note in entry.notes]
+    assert "features: 3 rows have none, as running failed (ValueError)" in notes
+    assert same_as_replayed(made, tmp_path / "prepared") > 2
 
 
 def test_it_waits_for_what_rows_hold(tmp_path, here):

@@ -103,6 +103,7 @@ def test_a_label_alone_or_many(serve, inbox):
         ("/labels", {"id": "a", "label": {"a": "b" * 99}}, '...; it holds text'),
         ("/labels", {"id": "a", "label": "up", "time": "noon"}, "labels[0]: time: write a time as 2026-01-31T12:00"),
         ("/labels", {"id": "a", "label": "up", "time": "2026-01-01T00:00:00"}, "with its offset"),
+        ("/labels", {"id": "a", "label": "up", "time": "0001-01-01T00:00:00+23:59"}, "time from 1970 to 2200"),
         ("/labels", {"id": "a", "label": "up", "time": 5}, "labels[0]: time: write a time as"),
         ("/labels", {"id": "a", "label": "up", "time": "2026-01-01T01:00:00Z"}, "has not come yet"),
         ("/feedback", {"id": "a"}, "feedback[0]: it says nothing; give up (true or false), text or correction"),
@@ -123,6 +124,19 @@ def test_what_is_wrong_is_refused_whole(serve, inbox, path, body, told):
     assert status == 422
     assert told in answer["error"]
     assert rows(inbox, "labels") == rows(inbox, "feedback") == rows(inbox, "rows") == []
+
+
+@pytest.mark.parametrize("label", [1e101, -1.7e308])
+def test_numbers_that_are_huge_are_no_labels(serve, inbox, label):
+    """The square of their error is no number."""
+    send = serve(label_type=pa.float64)
+    for path, body in (("/labels", {"id": "a", "label": label}), ("/feedback", {"id": "a", "correction": label})):
+        status, answer = send(path, body)
+        assert status == 422
+        assert "give a number from -1e+100 to 1e+100" in answer["error"]
+    assert send("/labels", {"id": "a", "label": -1e100})[0] == 200
+    assert len(rows(inbox, "labels")) == 1
+    assert rows(inbox, "feedback") == []
 
 
 def test_every_wrong_item_is_named(serve, inbox):

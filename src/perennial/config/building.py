@@ -244,6 +244,7 @@ def _stream(config: Config, folder: Path, reads: bool) -> Stream:
         lateness=given.lateness,
         labels=labels,
         served=served,
+        most_classes=config.serve.classes,
     )
 
 

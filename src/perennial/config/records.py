@@ -638,6 +638,8 @@ class Serve(Record):
     """What is done with NaN."""
     thumbs: Literal["keep", "label"] = "keep"
     """Keep thumbs, or take them as labels too: up confirms what was said, of two classes down is the other."""
+    classes: int = 1000
+    """The most classes: labels of others are passed over, and counted."""
 
 
 class Config(Record):

@@ -19,7 +19,7 @@ from perennial.gate.evidence import Evidence as PairedEvidence
 from perennial.gate.margin import Margin
 from perennial.gate.paired import Checks
 from perennial.gate.paired import Gate as PairedGate
-from perennial.metrics.losses import bounded
+from perennial.metrics.losses import LARGEST_LOSS, bounded
 
 
 @dataclass(slots=True)
@@ -107,8 +107,9 @@ class Trial:
         """
         shown, _ = bounded(served, labels, classes)
         unseen, _ = bounded(shadow, labels, classes)
-        difference = unseen - shown if self.gate.mode == "before" else shown - unseen
-        paired = ~np.isnan(difference) & sound
+        with np.errstate(invalid="ignore"):
+            difference = unseen - shown if self.gate.mode == "before" else shown - unseen
+        paired = (np.abs(difference) <= LARGEST_LOSS) & sound
         if paired.any():
             blocks, difference = self.gate.blocks(time[paired], position[paired]), difference[paired]
             self.evidence = self.evidence.add(blocks, difference)

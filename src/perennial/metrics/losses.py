@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from perennial.core.records import Label, Prediction
 from perennial.metrics.additive import SMALLEST_PROBABILITY
 
+#: a loss, or a difference of two, beyond it is left out: sums of squares stay finite, whatever a label or a model says
+LARGEST_LOSS = 1e120
+
 
 def pointwise(
     prediction: Prediction, truth: NDArray[Any], classes: Sequence[Label] = ()
@@ -35,7 +38,8 @@ def pointwise(
         for the right one; for regression the absolute error.
     """
     if prediction.values is not None:
-        return np.abs(truth - prediction.values), "absolute_error"
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is left out by whoever adds up
+            return np.abs(truth - prediction.values), "absolute_error"
     assert prediction.codes is not None
     losses = np.full(len(truth), np.nan)
     there = (prediction.codes != -1) & (truth >= 0)

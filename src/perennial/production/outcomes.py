@@ -20,7 +20,7 @@ from perennial.core.times import NEVER
 from perennial.ledger.errors import MissingBlob
 from perennial.ledger.records import FilePart
 from perennial.ledger.sql import SqlLedger
-from perennial.metrics.losses import pointwise
+from perennial.metrics.losses import LARGEST_LOSS, pointwise
 from perennial.production import tables
 from perennial.production.deployment import Deployment
 from perennial.stream.instants import Instants
@@ -117,7 +117,7 @@ def _outcome(parts: Sequence[FilePart], ledger: SqlLedger, labels: Mapping[bytes
             found, name = pointwise(prediction, values)
             there = ~np.isnan(values)
         named += int(there.sum())
-        losses.append(found[~np.isnan(found)])
+        losses.append(found[found <= LARGEST_LOSS])
     every = np.concatenate(losses)
     first = parts[0]
     return Outcome(

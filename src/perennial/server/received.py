@@ -9,20 +9,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple, final
 
 import pyarrow as pa
 
 from perennial.core.errors import DataError
 from perennial.core.records import Label
-from perennial.core.times import EPOCH
+from perennial.core.times import EPOCH, micros
 from perennial.stream import inbox_index
 from perennial.stream.inbox import FEEDBACK, labels_schema
 from perennial.stream.inbox_index import Line
 from perennial.stream.ingest import IngestLog, KeyTaken, Together
 from perennial.stream.label_log import id_digest
 from perennial.stream.settings import Stream
+
+_LATEST = micros(datetime(2201, 1, 1, tzinfo=UTC) - EPOCH)
 
 
 class LabelItem(NamedTuple):
@@ -294,11 +296,15 @@ def as_value(value: Any, dtype: Any, name: str) -> Any:
         need = "" if number else "a number"  # JSON has no NaN, and no infinity
         value = float(value) if number else value
     elif types.is_timestamp(dtype):
-        return _moment(value, name)
+        when = _moment(value, name)
+        try:  # as it is read again: its year is one that Python has, in the zone of the column
+            return pa.scalar(when, dtype).as_py()
+        except (pa.ArrowException, ValueError, OverflowError):
+            need = "a time in the years 1 to 9999"
     else:  # dates and decimals, as text that Arrow reads
         try:
             return pa.scalar(str(value)).cast(dtype).as_py()
-        except pa.ArrowException:
+        except (pa.ArrowException, ValueError, OverflowError):
             need = str(dtype)
     if need:
         shown = json.dumps(value)
@@ -307,8 +313,17 @@ def as_value(value: Any, dtype: Any, name: str) -> Any:
 
 
 def as_instant(value: Any, name: str) -> int:
-    """Microseconds since 1970 from ISO 8601 text with an offset; raises ``DataError``, which begins with the name."""
-    return (_moment(value, name) - EPOCH) // timedelta(microseconds=1)
+    """Microseconds since 1970 from ISO 8601 text with an offset, up to the year 2200.
+
+    Raises
+    ------
+    DataError
+        If it is no such time: begins with the name, and says the rule.
+    """
+    at = (_moment(value, name) - EPOCH) // timedelta(microseconds=1)
+    if not 0 <= at < _LATEST:
+        raise DataError(f"{name}: {value}; give a time from 1970 to 2200")
+    return at
 
 
 def _moment(value: Any, name: str) -> datetime:

@@ -407,7 +407,7 @@ class Signature:
         except (pa.ArrowException, ValueError, TypeError, OverflowError):
             for i, value in enumerate(values):
                 try:
-                    convert([value])
+                    convert([value]).to_pylist()
                 except (pa.ArrowException, ValueError, TypeError, OverflowError):
                     self._blame(j, i, f"{_said(value)} that is none", f"send what {self.columns[j].dtype} can hold")
             raise

@@ -24,6 +24,7 @@ from perennial.stream import inbox_index
 from perennial.stream.answered import SAID, SHADOW, SHADOW_SAID, VERSION
 from perennial.stream.feed import SourceAway
 from perennial.stream.inbox import INSTANT
+from perennial.stream.label_log import LARGEST
 from perennial.stream.settings import Stream
 
 if TYPE_CHECKING:
@@ -233,7 +234,10 @@ def _label(one: Mapping[str, Any], name: str, dtype: Any) -> Label:
         raise DataError(f"{name}: null or missing; leave the item out until its label is known")
     if isinstance(value, str) and len(value) > LABEL_LENGTH:
         raise DataError(f"{name}: {_size(value)}; give at most {LABEL_LENGTH:,}")
-    return received.as_label(value, dtype, name)
+    label = received.as_label(value, dtype, name)
+    if isinstance(label, float) and not abs(label) <= LARGEST:
+        raise DataError(f"{name}: {label:g}; give a number from {-LARGEST:g} to {LARGEST:g}")
+    return label
 
 
 def _time(one: Mapping[str, Any], name: str, now: int) -> int | None:

@@ -171,6 +171,8 @@ class Canonical:
         for name, some in words.items():
             encoder.schema.vocabularies[name].encode(some)
         self._encoder = encoder
+        if self.lookback is not None and self._stream.served:
+            self.lookback.know(types)
 
     @property
     def feature_types(self) -> dict[str, Any] | None:
@@ -260,6 +262,7 @@ class Canonical:
             key=stream.key,
             zone=self._time.zone,
             lateness=stream.span("lateness") or timedelta(0),
+            forgiving=stream.served,
         )
 
     def erase(self, key: str, words: Mapping[str, Collection[str]]) -> None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, final, runtime_checkable
 
+import pyarrow as pa
+
 from perennial.core.errors import ConfigError, DataError
 from perennial.stream.sources import Source, check_types, files_of, is_url, open_files, place
 
@@ -93,7 +95,20 @@ def _size(file: Path) -> int | None:
 
 def row_digest(row: Any) -> str:
     """Digest of one raw row, by value."""
-    return hashlib.sha256(repr(row.to_pylist()[0]).encode()).hexdigest()[:32]
+    try:
+        values = row.to_pylist()[0]
+    except (ValueError, OverflowError):  # a time outside the years that Python has: by its number
+        values = {name: _number_of(row.column(name)) for name in row.schema.names}
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:32]
+
+
+def _number_of(column: Any) -> Any:
+    types = pa.types
+    if types.is_timestamp(column.type) or types.is_date64(column.type):
+        column = column.cast(pa.int64())
+    elif types.is_date32(column.type):
+        column = column.cast(pa.int32())
+    return column.to_pylist()[0]
 
 
 class Growing(Protocol):

@@ -571,8 +571,10 @@ class Intake:
         return 0 if self._log is None else self._log.passed_over
 
     def notes(self) -> tuple[str, ...]:
-        """What the last turn passed over of the log, in words."""
-        return () if self._log is None else self._log.notes()
+        """What the last turn passed over of the log, and which features it lacks, in words: once."""
+        lookback = self._canonical.lookback
+        failures = lookback.failures() if lookback is not None else None
+        return (*(() if self._log is None else self._log.notes()), *(() if failures is None else (failures,)))
 
     def _reading(self) -> _Reading:
         assert self._labels is not None

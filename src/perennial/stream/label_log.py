@@ -17,6 +17,7 @@ from typing import Any, final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from perennial.core.errors import ConfigError, DataError, nearest
@@ -34,6 +35,8 @@ from perennial.stream.sources import Part, Source
 AHEAD = 1 << 16
 #: labels that are known and whose row is not there: as many wait for it
 PARKED = 1 << 16
+#: a number beyond it is no label of a stream that is served: sums of losses stay finite
+LARGEST = 1e100
 
 #: the rows that wait for a label, by digest of their id: those of the digests that are asked for
 Find = Callable[[Sequence[bytes]], Mapping[bytes, Sequence[WaitingRow]]]
@@ -130,7 +133,7 @@ class LabelLog:
         self._matched: list[tuple[int, int, int, Any]] = []
         self._added: list[WaitingRow] = []
         self._named: list[tuple[bytes, int]] = []
-        self._late = self._early = self._unknown = 0
+        self._late = self._early = self._unknown = self._classless = 0
         self._looked = -NEVER  # of a served stream: labels known by then were looked up
 
     @property
@@ -254,7 +257,7 @@ class LabelLog:
             If two rows have an id that the log names, or a label is known before its event.
         """
         self._added, self._named, self._matched = [], [], []
-        self._late = self._early = self._unknown = 0
+        self._late = self._early = self._unknown = self._classless = 0
         fresh = self._lines(lines, labels, dtype)
         here: dict[bytes, list[int]] = defaultdict(list)
         if rows is not None:
@@ -377,7 +380,7 @@ class LabelLog:
             found = rows.column(self._columns["target"]).cast(self.label_type, safe=False)
             there = np.asarray(found.is_valid())
             if self._stream.served and pa.types.is_floating(found.type):  # a client's mistake
-                there &= np.isfinite(found.to_numpy(zero_copy_only=False))
+                there &= np.abs(found.to_numpy(zero_copy_only=False)) <= LARGEST
             if found.type != dtype:  # rows bring labels too, and theirs is the type
                 try:
                     found = pa.array(found.to_pylist(), type=dtype)
@@ -386,6 +389,11 @@ class LabelLog:
                         f"labels of the log are {found.type}, in {block.run.file}, and those of the rows {dtype}: "
                         "write both alike"
                     ) from error
+            if self._stream.served:
+                fits = labels.fits(found, self._stream.most_classes)
+                self._classless += int((there & ~fits).sum())
+                there &= fits
+                found = pc.if_else(pa.array(fits), found, pa.scalar(None, found.type))
             codes = labels.codes(found).tolist()
             ids = rows.column(self._columns["id"]).to_pylist()
             for row_id, known, label, said in zip(ids, known_at, codes, there, strict=True):
@@ -441,7 +449,7 @@ class LabelLog:
     @property
     def passed_over(self) -> int:
         """Labels of the last turn that were not joined."""
-        return self._late + self._early + self._unknown
+        return self._late + self._early + self._unknown + self._classless
 
     def notes(self) -> tuple[str, ...]:
         """What the last turn passed over, in words."""
@@ -450,6 +458,7 @@ class LabelLog:
             (self._late, f"known more than label_wait={wait!r} after the event"),
             (self._unknown, f"of no row, or of one that waits no more (label_wait={wait!r})"),
             (self._early, "known before the event"),
+            (self._classless, f"of a class beyond the first {self._stream.most_classes:,} (serve.classes)"),
         )
         return tuple(f"label log: {n:,} passed over, {what}" for n, what in said if n)
 

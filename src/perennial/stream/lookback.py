@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from base64 import b64decode, b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from importlib import import_module
 from itertools import pairwise
@@ -77,16 +77,29 @@ class LookBack:
         Time zone of the time column in the frames.
     lateness : timedelta
         How late rows may come.
+    forgiving : bool
+        Rows of an instant on which the function fails have nulls as features, and are counted, instead of an error.
+        Which columns there are must be known by then: from an instant before, one that is fed with it, or
+        :meth:`know`.
     """
 
     def __init__(
-        self, build: Build, span: timedelta, *, time: str, key: str | None, zone: str, lateness: timedelta
+        self,
+        build: Build,
+        span: timedelta,
+        *,
+        time: str,
+        key: str | None,
+        zone: str,
+        lateness: timedelta,
+        forgiving: bool = False,
     ) -> None:
         self._build = build
         self._name = getattr(build, "__qualname__", type(build).__qualname__)
         self._span = micros(span)
         self._reach = self._span + micros(lateness)
-        self._time, self._key, self._zone = time, key, zone
+        self._time, self._key, self._zone, self._forgiving = time, key, zone, forgiving
+        self._failed, self._why = 0, ""
         self._held: pd.DataFrame | None = None
         self._times: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self._done = 0  # rows of `_held` that have had their turn
@@ -97,6 +110,18 @@ class LookBack:
     def held(self) -> int:
         """Number of rows held now."""
         return len(self._times)
+
+    def know(self, types: Mapping[str, Any]) -> None:
+        """Know the columns that the function gives, and their types."""
+        self._columns, self._types = list(types), dict(types)
+
+    def failures(self) -> str | None:
+        """How many rows have no features since this was asked before, in words; None if all have."""
+        failed, self._failed = self._failed, 0
+        if not failed:
+            return None
+        rows = "1 row has" if failed == 1 else f"{failed:,} rows have"
+        return f"features: {rows} none, as {self._name} failed ({self._why})"
 
     def feed(self, rows: Any, time: NDArray[np.int64]) -> Any:
         """Features of all rows whose instant is over, as an Arrow table; None if there are none.
@@ -178,24 +203,59 @@ class LookBack:
         return frame
 
     def _advance(self, stop: int) -> Any:
-        import pandas as pd
 
         if stop <= self._done:
             return None
         assert self._held is not None
         frame, times = self._held, self._times
         past_of = self._past(frame, times)
-        built: list[pd.DataFrame] = []
+        built: list[pd.DataFrame | DataError] = []
         edges = [self._done, *(np.flatnonzero(np.diff(times[self._done : stop])) + 1 + self._done).tolist(), stop]
         for low, high in pairwise(edges):
             past = past_of(low, high)
             seen = frame.iloc[past] if isinstance(past, slice) else frame.take(past)
-            out = self._call(seen, frame.iloc[low:high], int(times[low]))
+            try:
+                out = self._call(seen, frame.iloc[low:high], int(times[low]))
+            except DataError as error:
+                if not self._forgiving:
+                    raise
+                built.append(error)
+                continue
             self._columns = self._columns or list(out.columns)
             built.append(out)
+        if self._columns is None:  # nobody knows what rows without features would lack
+            raise next(one for one in built if isinstance(one, DataError))
+        table = self._joined(built, np.diff(edges).tolist(), self._columns)
         self._done = stop
         self._forget()
-        return self._table(pd.concat(built, ignore_index=True), self._types)
+        return table
+
+    def _joined(self, built: Sequence[pd.DataFrame | DataError], sizes: Sequence[int], columns: Sequence[str]) -> Any:
+        """The features of instants one below the other, nulls for those that have none."""
+        import pandas as pd
+
+        frames = [one for one in built if not isinstance(one, DataError)]
+        try:
+            if len(frames) == len(built):
+                return self._table(pd.concat(frames, ignore_index=True), self._types)
+        except DataError:
+            if not self._forgiving:
+                raise
+        parts: list[Any] = []
+        for one, size in zip(built, sizes, strict=True):
+            types = dict(self._types)
+            try:
+                if isinstance(one, DataError):
+                    raise one
+                self._table(one, types)
+            except DataError as error:
+                self._failed += size
+                self._why = type(error.__cause__ or error).__name__  # its words could hold what is in the rows
+                parts.append(pd.DataFrame(index=range(size), columns=list(columns), dtype=object))
+            else:
+                self._types = types
+                parts.append(one)
+        return pa.concat_tables([self._table(part, self._types) for part in parts])
 
     def _past(self, frame: pd.DataFrame, times: NDArray[np.int64]) -> Callable[[int, int], slice | NDArray[np.int64]]:
         """Which rows the instant at rows ``[low, high)`` may look at, in order of event time."""

@@ -8,7 +8,6 @@ roles the stream has. It holds the rows in order and says nothing of the files o
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,7 +30,7 @@ from perennial.stream.canonical import Canonical, least_delay, wanted_types
 from perennial.stream.encoding import content_of
 from perennial.stream.instants import Instants
 from perennial.stream.joining import Entry, label_type, read_log
-from perennial.stream.label_log import log_columns, log_types, meant
+from perennial.stream.label_log import LARGEST, log_columns, log_types, meant
 from perennial.stream.prepared import (
     BATCH_FIRST,
     BATCH_START,
@@ -196,6 +195,8 @@ class _Pass:
                 f"{self._canon.rule.passed_over} of the label log's labels became known more than `label_wait` after "
                 "their event and were passed over"
             )
+        if self._canon.lookback is not None and (failures := self._canon.lookback.failures()) is not None:
+            out.append(failures)
         if self._late:
             out.append(f"{self._late} rows came late")
         return tuple(out)
@@ -229,7 +230,7 @@ def _label_log(stream: Stream) -> _Log | None:
         ids += rows.column(columns["id"]).to_pylist()
         labels += rows.column(columns["target"]).cast(dtype, safe=False).to_pylist()
     if stream.served and pa.types.is_floating(dtype):  # a client's mistake
-        labels = [label if label is not None and math.isfinite(label) else None for label in labels]
+        labels = [label if label is not None and abs(label) <= LARGEST else None for label in labels]
     return _Log(read_log(ids, labels, np.concatenate(instants)), dtype)
 
 

@@ -229,6 +229,20 @@ class Labels:
             self.words.append(label)
         return found
 
+    def fits(self, column: Any, most: int) -> NDArray[np.bool_]:
+        """Which values of a column are among the classes, or among the new ones that ``most`` has room for."""
+        if self.kind == "regression":
+            return np.ones(len(column), dtype=np.bool_)
+        encoded = column.dictionary_encode()
+        room, among = most - len(self.words), []
+        for word in encoded.dictionary.to_pylist():
+            known = word in self._codes
+            among.append(known or room > 0)
+            room -= not known
+        which = encoded.indices.fill_null(len(among)).to_numpy(zero_copy_only=False)
+        fits: NDArray[np.bool_] = np.array([*among, True])[which]
+        return fits
+
     def codes(self, column: Any) -> NDArray[Any]:
         """All codes of a column, or its values."""
         if self.kind == "regression":

@@ -100,6 +100,9 @@ class Stream:
         row is its prediction, and nothing that a client sends may stop a run. An id may be predicted again, its label
         is then that of the newest row before it; a label from before its event, by the clock of another machine, counts
         as known at the event; rows are late whatever their time.
+    most_classes : int
+        With ``served``: labels of more classes than this many, in the order in which they came, are passed over and
+        counted.
     name : str, optional
         A name for reports; by default that of the file or folder.
 
@@ -142,6 +145,7 @@ class Stream:
     labels: Any = field(default=None, repr=False)
     label_wait: Duration | None = None
     served: bool = False
+    most_classes: int = 1000
     name: str | None = None
 
     def __post_init__(self) -> None:
@@ -164,6 +168,8 @@ class Stream:
             check_source(self.labels, "labels", there=not self.served)
         elif self.served:
             raise ConfigError("labels", None, "a stream that is served has its labels in a log: give it")
+        if self.most_classes < 2:
+            raise ConfigError("most_classes", self.most_classes, "a classification has at least 2")
         if self.name is None:
             object.__setattr__(self, "name", _default_name(self.source))
 

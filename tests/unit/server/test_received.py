@@ -50,6 +50,10 @@ def test_values_are_kept(value, dtype, kept):
         ("2026-01-01", pa.timestamp("us", "UTC"), "x: write a time as"),
         ("soon", pa.date32(), 'x: "soon"; it holds date32'),
         ([], pa.decimal128(9, 2), r"x: \[\]; it holds decimal128"),
+        ("0001-01-01T00:00:00+23:59", pa.timestamp("us", "UTC"), "it holds a time in the years 1 to 9999"),
+        ("9999-12-31T23:59:59-23:59", pa.timestamp("us", "UTC"), "it holds a time in the years 1 to 9999"),
+        ("9999-12-31T23:59:59Z", pa.timestamp("us", "Europe/Berlin"), "it holds a time in the years 1 to 9999"),
+        ("0000-01-01", pa.date32(), "it holds date32"),
     ],
 )
 def test_values_of_another_kind_are_refused(value, dtype, told):
@@ -63,6 +67,19 @@ def test_an_instant_has_an_offset():
     assert as_instant("1970-01-01T00:00:01.000002Z", "time") == 1_000_002
     for wrong in ("1970-01-01T00:00:01", "yesterday", 5, "2" * 50):
         with pytest.raises(DataError, match="time: write a time as 2026-01-31T12:00:00Z, with its offset"):
+            as_instant(wrong, "time")
+
+
+def test_an_instant_is_of_this_time():
+    """Calendars and positions count with the years that Python has; nothing that is served happened long ago."""
+    assert as_instant("2200-12-31T23:59:59Z", "time") == 7_289_654_399_000_000
+    for wrong in (
+        "0001-01-01T00:00:00+23:59",
+        "1969-12-31T23:59:59Z",
+        "2201-01-01T00:00:00Z",
+        "9999-12-31T23:59:59-23:59",
+    ):
+        with pytest.raises(DataError, match="give a time from 1970 to 2200"):
             as_instant(wrong, "time")
 
 

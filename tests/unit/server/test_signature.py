@@ -118,6 +118,9 @@ def test_a_value_that_is_refused_is_not_repeated() -> None:
         ("day", "31.1.2026", "send what date32[day] can hold"),
         ("day", 5, "a number; send it as text in ISO 8601"),
         ("at", "noon", "send what timestamp[us, tz=UTC] can hold"),
+        ("at", "0000-01-01T00:00:00Z", "send what timestamp[us, tz=UTC] can hold"),
+        ("at", "9999-12-31T23:59:59-23:59", "send what timestamp[us, tz=UTC] can hold"),
+        ("day", "0000-01-01", "send what date32[day] can hold"),
     ],
 )
 def test_each_type_has_its_rule(column: str, value: Any, words: str) -> None:

@@ -204,3 +204,62 @@ def test_a_key_is_erased_whatever_its_type(keys: Any, key: str) -> None:
     assert kept.column("price").to_pylist() == [2.0, 3.0]
     look.erase("nobody")
     assert look.held == 2
+
+
+def picky(past: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:
+    """Fails on some prices, in each way that there is."""
+    first = now["price"].iloc[0]
+    if first == 3.0:
+        raise ValueError("3.0 is a secret")
+    if first == 9.0:
+        return now[["price"]].iloc[1:]
+    if first == 15.0:
+        return pd.DataFrame({"price": ["x"] * len(now), "word": "w", "seen": 0})
+    return pd.DataFrame({"price": now["price"], "word": "w", "seen": [len(past)] * len(now)})
+
+
+def instants_of(frame: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Event times as the engine counts them."""
+    return np.array([instant(at.to_pydatetime()) for at in frame["at"]], dtype=np.int64)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 40])
+def test_what_is_forgiven_is_null(rows: int) -> None:
+    """However rows are cut: an instant on which the function fails has no features, and the others have theirs."""
+    frame = history()
+    looking = LookBack(
+        picky, timedelta(hours=3), time="at", key=None, zone="UTC", lateness=timedelta(0), forgiving=True
+    )
+    table, time = pa.Table.from_pandas(frame.drop(columns="y")), instants_of(frame)
+    parts = []
+    for start in range(0, 40, rows):
+        part = table.slice(start, rows).combine_chunks().to_batches()[0]
+        parts.append(looking.feed(part, time[start : start + rows]))
+    parts.append(looking.finish())
+    got = pa.concat_tables([part for part in parts if part is not None], promote_options="permissive").to_pylist()
+    without = [i for i, row in enumerate(got) if row == {"price": None, "word": None, "seen": None}]
+    assert without == [2, 3, 6, 7, 10, 11]
+    assert [row["price"] for i, row in enumerate(got) if i not in without] == [
+        price for i, price in enumerate(frame["price"]) if i not in without
+    ]
+    assert got[12] == {"price": 18.0, "word": "w", "seen": 6.0}  # rows that failed are past for others
+    told = looking.failures()
+    assert told == "features: 6 rows have none, as picky failed (DataError)"
+    assert looking.failures() is None
+
+
+def test_nothing_is_forgiven_before_columns_are_known() -> None:
+    """What rows without features would lack must have been said."""
+    frame = history(4)
+    rows = pa.Table.from_pandas(frame.drop(columns="y")).combine_chunks().to_batches()[0]
+    looking = LookBack(
+        wrong_length, timedelta(hours=3), time="at", key=None, zone="UTC", lateness=timedelta(0), forgiving=True
+    )
+    time = instants_of(frame)
+    with pytest.raises(DataError, match="gave 1 rows for the 2"):
+        looking.feed(rows, time)
+    looking = LookBack(
+        wrong_length, timedelta(hours=3), time="at", key=None, zone="UTC", lateness=timedelta(0), forgiving=True
+    )
+    looking.know({"price": pa.float64(), "word": pa.string()})
+    assert looking.feed(rows, time).to_pylist() == [{"price": None, "word": None}] * 2
