@@ -282,10 +282,13 @@ class Writer:
                     log.exception("the writer failed")
                 _fail(asked, error if known else SourceAway("it was not written, as the server's log says why"))
             with self._lock:
-                if self._ended or (self._closed and not self._rows and not self._asked):
-                    return
+                ended, done = self._ended, self._closed and not self._rows and not self._asked
                 if self._closed:  # no time to wait for the database to come back
                     self._retry_at = time.monotonic() + min(self._pause, SOON)
+            if ended:  # nobody waited for it
+                self._forget_logs()
+            if ended or done:
+                return
 
     def _next(self) -> list[_Asked]:
         """The requests of the next transaction, in the order in which they came; the others have the one after."""
@@ -403,7 +406,8 @@ class Writer:
                 self._writing = 0
                 lost = rows if self._ended else 0
                 self._rows -= lost
-            self._counters.add("dropped", lost)
+            if lost:
+                self._counters.add("dropped", lost)
             raise
         self._held = []
         with self._lock:
