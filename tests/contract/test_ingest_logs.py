@@ -424,6 +424,36 @@ def lost(url):
     return url(), position
 
 
+@pytest.mark.parametrize("how", ["deleted", "replaced", "deleted meanwhile"])
+def test_a_file_that_is_gone_takes_no_rows(tmp_path, how):
+    """A connection would go on in the deleted one, and what was acknowledged would be nowhere."""
+    url, file = f"sqlite:///{tmp_path}/ingest.db?log=calls", tmp_path / "ingest.db"
+
+    def remove():
+        for one in tmp_path.glob("ingest.db*"):
+            one.unlink()
+
+    def append_and_remove():
+        with together([log]) as writing:
+            writing.append(log, rows(1, 2))
+            remove()
+
+    with IngestLog.open(url, SCHEMA) as log:
+        log.append(rows(0, 1))
+        if how != "deleted meanwhile":
+            remove()
+        if how == "replaced":
+            IngestLog.open(url, SCHEMA).close()
+        with pytest.raises(OffsetGone, match=r"deleted or replaced.*nothing was written"):
+            append_and_remove()
+        assert file.exists() == (how == "replaced")  # no connection made it anew
+        with pytest.raises(OffsetGone, match="open the log again"):
+            log.append(rows(1, 2))
+    with IngestLog.open(url, SCHEMA) as again:
+        again.append(rows(2, 3))
+    assert read(url)[0] == [2]
+
+
 def test_a_log_that_was_made_anew_is_told(lost):
     """Though it has the same name, columns and rows; and to whoever has it open for appending."""
     url, position = lost

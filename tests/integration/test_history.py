@@ -182,8 +182,13 @@ def test_a_worker_that_fell_behind_begins_anew(stream, log, requests) -> None:
     worker.begin(checkpoint(stream, 1)[0].standing())
     intake, taken = checkpoint(stream, 2)
     intake.trim()
+    first = requests[0]
+    before = worker.features(first.rows, first.at + MINUTE).numbers.tobytes()
     worker.follow()
     assert worker.lost
+    same = Rows(n=first.rows.n, numbers=first.rows.numbers, others=first.rows.others, keys=first.rows.keys)
+    assert worker.features(same, first.at + MINUTE).numbers.tobytes() == before  # from what it knows, meanwhile
+    worker.follow()
     worker.begin(intake.standing())
     worker.follow()
     assert not worker.lost

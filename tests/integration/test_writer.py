@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import secrets
 import threading
+import time
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,12 +19,13 @@ import sqlalchemy as sa
 
 from perennial.core.errors import ConfigError
 from perennial.core.records import Prediction
+from perennial.server import received
 from perennial.server import writer as writer_module
 from perennial.server.received import LabelItem, Received, Thumb
 from perennial.server.rows import Answered, Rows
 from perennial.server.standing import Flow, Standing, standing
 from perennial.stream import inbox_index, ingest
-from perennial.stream.feed import Position, SourceAway, feed_of
+from perennial.stream.feed import OffsetGone, Position, SourceAway, feed_of
 from perennial.stream.inbox import SAID, SHADOW, SHADOW_SAID, VERSION, Inbox, erase, rows_schema, unpack
 from perennial.stream.ingest import IngestLog, KeyTaken
 from tests import inboxes, postgres
@@ -415,12 +419,179 @@ def test_too_many_requests_are_told_to_come_again(inbox, monkeypatch):
     monkeypatch.setattr(writer_module, "ASKED", 2)
     one = inboxes.writer(inbox)
     futures = [one.take(Received(labels=[LabelItem("a", "up")])) for _ in range(2)]
-    with pytest.raises(SourceAway, match="2 requests wait"):
+    with pytest.raises(SourceAway, match="2 requests wait to be written, with 2 items"):
         one.take(Received(labels=[LabelItem("a", "up")]))
     assert futures[1].cancel()  # its client went away
     one.start()
     assert futures[0].result(20)[0].outcome == "accepted"
     one.close()
+
+
+def many(first, n):
+    """A request of labels of n ids."""
+    return Received(labels=[LabelItem(f"id-{i}", "up") for i in range(first, first + n)])
+
+
+def test_too_many_items_are_told_to_come_again(inbox, monkeypatch):
+    """However few requests they are in; a request that is larger by itself is taken where no other waits."""
+    monkeypatch.setattr(writer_module, "ITEMS", 10)
+    one = inboxes.writer(inbox)
+    futures = [one.take(many(0, 12))]
+    with pytest.raises(SourceAway, match="1 requests wait to be written, with 12 items"):
+        one.take(many(20, 1))
+    one.start()
+    assert len(futures[0].result(20)) == 12
+    futures = [one.take(many(20, 10))]
+    assert len(futures[0].result(20)) == 10
+    one.close()
+    assert one._items == 0
+
+
+def test_a_transaction_has_so_many_items_at_most(inbox, monkeypatch):
+    """The requests behind it have the next one, in their order."""
+    monkeypatch.setattr(writer_module, "ONCE", 5)
+    one = inboxes.writer(inbox, flush=timedelta(hours=1))
+    futures = [one.take(many(first, n)) for first, n in ((0, 2), (2, 3), (5, 1), (6, 9), (15, 1))]
+    one.start()
+    for future in futures:
+        future.result(20)
+    one.close()
+    assert [len(entry) for entry in entries(inbox, "labels")] == [5, 1, 9, 1]
+    assert [row["call"] for row in rows(inbox, "labels")] == [f"id-{i}" for i in range(16)]
+
+
+def test_a_request_that_cannot_be_written_fails_alone(inbox, monkeypatch, caplog):
+    """Those that came with it and predictions are written, and the writer is not away."""
+    write = received.write
+
+    def broken(writing, requests, *more):
+        if any(item.id == "bad" for request in requests for item in request.labels):
+            raise ZeroDivisionError("a bug")
+        return write(writing, requests, *more)
+
+    monkeypatch.setattr(received, "write", broken)
+    counters = inboxes.Counters()
+    one = inboxes.writer(inbox, counters=counters)
+    one.log(answered(0, 3))
+    futures = [one.take(Received(labels=[LabelItem(name, "up")])) for name in ("a", "bad", "b")]
+    one.start()
+    assert [futures[i].result(20)[0].outcome for i in (0, 2)] == ["accepted", "accepted"]
+    with pytest.raises(ZeroDivisionError):
+        futures[1].result(20)
+    assert one._away is None
+    assert not caplog.records
+    one.close()
+    assert [row["call"] for row in rows(inbox, "labels")] == ["a", "b"]
+    assert [row["call"] for row in rows(inbox, "rows")] == ["call-0", "call-1", "call-2"]
+    assert counters == {"logged": 3}
+
+
+class Told:
+    """What a writer says of requests."""
+
+    def __init__(self):
+        self.confirmed, self.given_up = [], []
+
+    def confirm(self, requests):
+        self.confirmed += requests
+
+    def unlogged(self, requests):
+        self.given_up += requests
+
+
+def asked(request, *what):
+    """An answer to a request with an id."""
+    return replace(answered(*what), request=request)
+
+
+def test_requests_are_confirmed_once_they_are_durable(inbox, switch):
+    """Not while the database is away; also where nobody heard of the commit; never what is no row."""
+    told, counters = Told(), inboxes.Counters()
+    wrong = asked("wrong", 7)
+    wrong.rows.numbers[0, 1] = 0.5
+    one = inboxes.writer(inbox, seen=told, counters=counters)
+    for each in (asked("a", 0, 2), answered(2), wrong, asked("b", 3)):
+        one.log(each)
+    switch["away"] = True
+    one.start()
+    until(lambda: switch["tried"] > 2)
+    assert not told.confirmed
+    switch["away"] = False
+    until(lambda: counters["logged"] == 4)
+    switch["unheard"] = 1
+    one.log(asked("c", 5))
+    until(lambda: counters["logged"] == 5)
+    one.close()
+    assert (told.confirmed, told.given_up) == (["a", "b", "c"], ["wrong"])
+
+
+def test_what_is_past_is_said_before_anybody_can_read_it(inbox):
+    """Where there is room, and only there; what fails then leaves its room to others."""
+    said = []
+    one = inboxes.writer(inbox, queue_rows=3)
+
+    def first():
+        said.append((one.waits, len(one._waiting)))
+
+    def fails():
+        raise ZeroDivisionError
+
+    assert one.log(answered(0, 2), first)
+    assert not one.log(answered(2, 2), first)
+    assert said == [(2, 0)]
+    with pytest.raises(ZeroDivisionError):
+        one.log(answered(4), fails)
+    assert one.waits == 2
+    one.start()
+    one.close()
+    assert [row["call"] for row in rows(inbox, "rows")] == ["call-0", "call-1"]
+
+
+@pytest.mark.parametrize("commits", [True, False])
+def test_a_transaction_that_outlasts_the_patience_is_counted_as_what_it_becomes(inbox, monkeypatch, commits):
+    """Neither dropped and logged at once, nor neither; what waits behind it is dropped."""
+    counters, began, goes_on = inboxes.Counters(), threading.Event(), threading.Event()
+    inside = writer_module.together
+
+    @contextmanager
+    def slow(logs):
+        with inside(logs) as writing:
+            began.set()
+            assert goes_on.wait(20)
+            if not commits:
+                raise SourceAway("the connection broke")
+            yield writing
+
+    monkeypatch.setattr(writer_module, "together", slow)
+    one = inboxes.writer(inbox, counters=counters)
+    one.log(answered(0, 3))
+    one.start()
+    assert began.wait(20)
+    one.log(answered(3, 4))
+    one.close(patience=0.01)
+    assert counters == {"dropped": 4}
+    goes_on.set()
+    one._thread.join(20)
+    assert not one._thread.is_alive()
+    assert counters == ({"dropped": 4, "logged": 3} if commits else {"dropped": 7})
+    assert len(rows(inbox, "rows")) == (3 if commits else 0)
+
+
+def test_labels_are_not_acknowledged_into_a_file_that_was_deleted(tmp_path, monkeypatch):
+    """They are refused once, and then go to the new one."""
+    monkeypatch.setattr(writer_module, "SOON", 0.01)
+    inbox = Inbox(f"sqlite:///{tmp_path}/inbox.db", "shop")
+    one = inboxes.writer(inbox)
+    one.start()
+    assert outcomes(one, ("a", "up")) == ["accepted"]
+    for file in tmp_path.glob("inbox.db*"):
+        file.unlink()
+    with pytest.raises(OffsetGone, match="deleted or replaced"):
+        take(one, labels=[("b", "up")])
+    until(lambda: time.monotonic() >= one._retry_at)
+    assert outcomes(one, ("b", "up")) == ["accepted"]
+    one.close()
+    assert [row["call"] for row in rows(inbox, "labels")] == ["b"]
 
 
 def test_a_log_that_is_made_anew_is_found_again(inbox, start, monkeypatch):

@@ -11,6 +11,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from hashlib import blake2b
 from itertools import count
 from time import perf_counter_ns
@@ -89,8 +90,8 @@ class Models(Protocol):
 class Writer(Protocol):
     """Where answers are logged: see :mod:`perennial.server.writer`."""
 
-    def log(self, answered: Answered) -> bool:
-        """Take an answer to be logged; false if it was not taken."""
+    def log(self, answered: Answered, first: Callable[[], object] | None = None) -> bool:
+        """Take an answer to be logged, and call ``first`` before anybody can read it; false if it was not taken."""
 
     def close(self) -> None:
         """Let go of everything."""
@@ -233,7 +234,7 @@ class Answering:
         Refused
             If its id was used for something else, or nothing more can be logged and nothing may go unlogged.
         """
-        parts, rows = self._parts, asked.rows
+        parts, rows, request = self._parts, asked.rows, None
         counters = parts.counters
         if asked.request is not None and (asked.strict or rows.ids is None):
             claim = parts.seen.claim(asked.request, _content(rows))
@@ -243,17 +244,34 @@ class Answering:
                 counters.add("repeated", rows.n)
                 counters.add("predictions", rows.n)
                 return
-        if parts.writer is not None:
-            counters.add("answered", rows.n)
-            if parts.models is not None and parts.models.history is not None:
-                parts.models.history.saw(answered.ids, rows, answered.time)
-            if not parts.writer.log(answered) and self._refuses:
-                counters.add("answered", -rows.n)
-                if asked.request is not None:
-                    parts.seen.release(asked.request)  # it may come again, and is logged then
-                raise Refused("too many predictions wait to be logged: send this one again", 503, failures.RETRY)
+            request = answered.request = asked.request
+        if parts.writer is None:
+            if request is not None:  # nothing is to become durable
+                parts.seen.confirm([request])
+        else:
+            self._log(parts.writer, answered, request)
         counters.add("predictions", rows.n)
         counters.add("rows", rows.n)
+
+    def _log(self, writer: Writer, answered: Answered, request: str | None) -> None:
+        """Log what is about to be answered to ``request``, which was claimed."""
+        parts, n = self._parts, answered.rows.n
+        history = None if parts.models is None else parts.models.history
+        parts.counters.add("answered", n)
+        try:
+            if history is None:
+                taken = writer.log(answered)
+            else:  # what is not logged is nobody's past: training never sees it
+                taken = writer.log(answered, partial(history.saw, answered.ids, answered.rows, answered.time))
+            if not taken and self._refuses:
+                raise Refused("too many predictions wait to be logged: send this one again", 503, failures.RETRY)
+        except BaseException:
+            parts.counters.add("answered", -n)
+            if request is not None:
+                parts.seen.release(request)  # it may come again, and is logged then
+            raise
+        if not taken and request is not None:
+            parts.seen.unlogged([request])
 
     def _chosen(self, rows: Rows, request: str) -> tuple[Slot, Slot | None]:
         models = self._parts.models

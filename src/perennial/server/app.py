@@ -202,6 +202,7 @@ def _writer(parts: Parts, inbox: Inbox, stated: Mapping[str, Any] | None) -> Wri
         label_type=lambda: None if stated is None else stated.get(deployment.stream.target),
         thumbs=settings.thumbs == "label",
         clock=now,
+        seen=parts.seen,
     )
 
 

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import mmap
 import os
+import threading
 from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,11 @@ COUNTED: dict[str, str] = {
     "examples": "Labelled rows that were taken in.",
     "swaps": "Times that another version took over.",
 }
+
+#: counted by several threads: the loop, the writer, and the one that predicts many rows. All others belong to one
+#: thread, ``logged`` to the writer's, ``swaps`` to the one that watches the aliases and the rest to the loop's, and
+#: need no lock, which costs more than the count
+SHARED = frozenset({"dropped", "shadowed"})
 
 #: what is so now, in each worker; it begins at 0
 NOW: dict[str, str] = {
@@ -82,6 +88,7 @@ class Counters:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
         self.worker, self._file, self._map = _take(folder)
         self._cells = memoryview(self._map).cast("q")[_HEAD:]
         _settle(self._cells)
@@ -89,19 +96,23 @@ class Counters:
             _settle_dead(path)
 
     def add(self, name: str, n: int = 1) -> None:
-        """Count ``n`` more."""
-        self._cells[_CELLS[name]] += n
+        """Count ``n`` more; from one thread for each name, but for those of :data:`SHARED`."""
+        if name in SHARED:
+            with self._lock:  # to read a cell and to write it are two steps
+                self._cells[_CELLS[name]] += n
+        else:
+            self._cells[_CELLS[name]] += n
 
     def put(self, name: str, value: int) -> None:
         """Say what is so now in this worker."""
         self._cells[_CELLS[name]] = value
 
     def request(self, route: str, status: int) -> None:
-        """Count a request that was answered."""
+        """Count a request that was answered; from the loop's thread alone, without a lock."""
         self._cells[_ROUTE.get(route, _ROUTE["other"]) + _STATUS.get(status, _STATUS[0])] += 1
 
     def observe(self, name: str, nanoseconds: int) -> None:
-        """Put a duration into its bin."""
+        """Put a duration into its bin; from the loop's thread alone, without a lock."""
         at = _TIMED[name]
         self._cells[at + bisect_left(EDGES, nanoseconds)] += 1
         self._cells[at + _BINS - 1] += nanoseconds
@@ -164,10 +175,12 @@ class Counters:
         return "\n".join(out) + "\n"
 
     def close(self) -> None:
-        """Let another worker have the file."""
+        """Let another worker have the file; who counts later counts for nobody."""
         for name in NOW:
             self.put(name, 0)
-        self._cells.release()
+        with self._lock:
+            mapped, self._cells = self._cells, memoryview(bytearray(_BYTES)).cast("q")[_HEAD:]
+            mapped.release()
         self._map.close()
         os.close(self._file)
 

@@ -51,6 +51,7 @@ class History:
         self._owning = threading.Lock()  # of `_own`, for an instant: requests wait for it
         self._standing: Standing | None = None
         self._past: Past | None = None
+        self._lost = True
         self._position = Position()
         self._ahead = 0
         self._own: dict[str, int] = {}  # ids of rows that are past already and are still to come along the log
@@ -62,21 +63,25 @@ class History:
 
     @property
     def lost(self) -> bool:
-        """Whether a checkpoint is wanted: at the start, and where the log let go of rows that were not read yet."""
-        return self._past is None
+        """Whether a checkpoint is wanted: at the start, and where the log let go of rows that were not read yet.
+
+        Until it comes, requests are answered from the past as it was known.
+        """
+        return self._lost
 
     def begin(self, standing: Standing) -> None:
         """Go on from a checkpoint, unless this worker is beyond it: it follows the log by itself."""
-        if self._follows and self._past is not None:
+        if self._follows and not self._lost:
             return
         with self._reading, self._owning:
             self._standing, self._position, self._ahead = standing, standing.position, standing.ahead
             self._own = {}  # of these rows too the log will tell
             self._past = standing.lookback.past()
+            self._lost = False
 
     def follow(self) -> None:
         """Take in what came along the log since the last look."""
-        if self._feed is None or self._past is None:
+        if self._feed is None or self._lost:
             return
         with self._reading:
             assert self._standing is not None
@@ -85,7 +90,7 @@ class History:
                     self._take(run.rows)
                     self._position = run.position(run.rows.num_rows)
             except OffsetGone:  # the run went on and let go of it: the checkpoint that it wrote has it
-                self._past = None
+                self._lost = True
 
     def _take(self, rows: Any) -> None:
         assert self._past is not None

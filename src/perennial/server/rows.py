@@ -41,6 +41,7 @@ class Rows:
 class Answered:
     """One request that was answered, to be logged: ``time`` in microseconds, and an id per row.
 
+    ``request`` is its id where the client gave it and it stands for these rows: it is known once they are durable.
     ``shadow`` is what a challenger said of the same rows, if it was asked; ``version`` and ``shadow[0]`` are numbers
     of versions.
     """
@@ -51,3 +52,4 @@ class Answered:
     version: str
     prediction: Prediction
     shadow: tuple[str, Prediction] | None = None
+    request: str | None = None

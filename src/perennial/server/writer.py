@@ -6,6 +6,7 @@ transaction that is next, which all that came meanwhile share. Predictions that 
 is read before the prediction that this worker gave.
 
 While the database is away predictions wait in memory, as many as ``queue_rows``, and requests are told to come again.
+What is wrong with one request fails that request alone.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from perennial.core.errors import PerennialError
 from perennial.core.records import Label, Prediction
 from perennial.core.times import micros
+from perennial.ledger.errors import StorageError
 from perennial.server import received
 from perennial.server.received import Logs, Outcome, Received
 from perennial.server.rows import Answered
@@ -41,8 +43,9 @@ from perennial.stream.settings import Stream
 
 log = logging.getLogger("perennial.server")
 
-#: requests that wait for the transaction that is next
-ASKED = 1_000
+#: requests that wait for the transactions that are next, items in them, and items of one transaction, at most; a
+#: request that has more by itself is taken where no other waits
+ASKED, ITEMS, ONCE = 1_000, 200_000, 50_000
 #: seconds until a database that was away is tried again: at first, and at most
 SOON, LATE = 0.25, 5.0
 #: seconds between looks for lines of the index that nobody asks for any more
@@ -50,14 +53,18 @@ PRUNE_EVERY = 3600.0
 
 _Asked = tuple[Received, "Future[list[Outcome]]"]
 
+#: the database's own trouble, which another request would meet too
+_AWAY = (SourceAway, OffsetGone, StorageError)
+
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Predictions that are not durable yet: their rows, and what thumbs about them would confirm."""
+    """Predictions that are not durable yet: their rows, what thumbs about them would confirm, and whom they answer."""
 
     key: str
     rows: Any
     said: dict[bytes, inbox_index.Line]
+    requests: list[str]
 
 
 class Counters(Protocol):
@@ -65,6 +72,16 @@ class Counters(Protocol):
 
     def add(self, name: str, n: int = 1) -> object:
         """Count ``n`` more."""
+
+
+class Seen(Protocol):
+    """Who is told which requests are in the log: :mod:`perennial.server.seen`."""
+
+    def confirm(self, requests: Sequence[str]) -> object:
+        """What was answered to these is durable."""
+
+    def unlogged(self, requests: Sequence[str]) -> object:
+        """What was answered to these will never be."""
 
 
 @final
@@ -93,6 +110,8 @@ class Writer:
         Thumbs are labels too: the index remembers what was said, of each id.
     clock : callable
         Microseconds since 1970-01-01 UTC.
+    seen : optional
+        Is told what became of predictions whose requests have ids.
     """
 
     def __init__(
@@ -108,15 +127,19 @@ class Writer:
         label_type: Callable[[], Any] = lambda: None,
         thumbs: bool = False,
         clock: Callable[[], int] = lambda: time.time_ns() // 1_000,
+        seen: Seen | None = None,
     ) -> None:
         self._inbox, self._stream, self._counters = inbox, stream, counters
         self._flush, self._most, self._drops = flush.total_seconds(), queue_rows, overflow == "drop"
         self._types, self._says_type, self._thumbs, self.clock = types, label_type, thumbs, clock
-        self._lock = threading.Lock()  # guards the four below
+        self._seen = seen
+        self._lock = threading.Lock()  # guards the seven below
         self._waiting: list[Answered] = []
         self._asked: list[_Asked] = []
         self._rows = 0  # predictions in memory, those that are being written too
-        self._closed = False
+        self._writing = 0  # those of them that a transaction is about to commit
+        self._items = 0  # of the requests that wait
+        self._closed = self._ended = False  # nothing more is taken; and nothing more is written
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="perennial-writer", daemon=True)
         # what follows is the thread's alone
@@ -135,10 +158,11 @@ class Writer:
         """Begin to write."""
         self._thread.start()
 
-    def log(self, answered: Answered) -> bool:
+    def log(self, answered: Answered, first: Callable[[], object] | None = None) -> bool:
         """Take predictions to be logged; whether they were taken. Never waits.
 
-        The arrays become the writer's: nobody may change them.
+        The arrays become the writer's: nobody may change them. ``first`` is called where there is room, before anybody
+        can read the predictions in the log.
         """
         n = answered.rows.n
         with self._lock:
@@ -146,10 +170,22 @@ class Writer:
             taken = rows <= self._most and not self._closed
             if taken:
                 self._rows = rows
+                if first is None:
+                    self._waiting.append(answered)
+        if not taken:
+            if self._drops:
+                self._counters.add("dropped", n)
+            return False
+        if first is not None:
+            try:
+                first()
+            except BaseException:
+                with self._lock:
+                    self._rows -= n
+                raise
+            with self._lock:
                 self._waiting.append(answered)
-        if not taken and self._drops:
-            self._counters.add("dropped", n)
-        return taken
+        return True
 
     def take(self, request: Received) -> Future[list[Outcome]]:
         """Take what came back; the outcomes of its items, once they are durable.
@@ -163,11 +199,14 @@ class Writer:
             If too many requests wait, or the server ends.
         """
         outcomes: Future[list[Outcome]] = Future()
+        items = _items(request)
         with self._lock:
-            if self._closed or len(self._asked) >= ASKED:
-                why = "the server is ending" if self._closed else f"{ASKED:,} requests wait to be written"
+            if self._closed or len(self._asked) >= ASKED or (self._asked and self._items + items > ITEMS):
+                why = f"{len(self._asked):,} requests wait to be written, with {self._items:,} items"
+                why = "the server is ending" if self._closed else why
                 raise SourceAway(f"{why}: send it again a little later; nothing was written")
             self._asked.append((request, outcomes))
+            self._items += items
         self._wake.set()
         return outcomes
 
@@ -207,14 +246,19 @@ class Writer:
         return self._rows
 
     def close(self, patience: float = 5.0) -> None:
-        """Write all that waits, and end; what cannot be written within ``patience`` seconds is counted as dropped."""
+        """Write all that waits, and end; what cannot be written within ``patience`` seconds is counted as dropped.
+
+        A transaction that is under way just then is left to end by itself: its predictions are counted as what they
+        become, or as lost if the process ends before.
+        """
         with self._lock:
             self._closed = True
         self._wake.set()
         if self._thread.ident is not None:
             self._thread.join(patience)
         with self._lock:
-            left, self._rows, asked, self._asked = self._rows, 0, self._asked, []
+            self._ended = True
+            left, self._rows, asked, self._asked = self._rows - self._writing, self._writing, self._asked, []
         _fail(asked, SourceAway("the server is ending: send it again; nothing was written"))
         if left:
             self._counters.add("dropped", left)
@@ -228,8 +272,7 @@ class Writer:
         while True:
             self._wake.wait(self._flush)
             self._wake.clear()
-            with self._lock:
-                asked, self._asked = self._asked, []
+            asked = self._next()
             asked = [one for one in asked if one[1].set_running_or_notify_cancel()]  # the others went away
             try:
                 self._turn(asked)
@@ -239,26 +282,62 @@ class Writer:
                     log.exception("the writer failed")
                 _fail(asked, error if known else SourceAway("it was not written, as the server's log says why"))
             with self._lock:
-                if self._closed and not self._rows and not self._asked:
-                    return
+                ended, done = self._ended, self._closed and not self._rows and not self._asked
                 if self._closed:  # no time to wait for the database to come back
                     self._retry_at = time.monotonic() + min(self._pause, SOON)
+            if ended:  # nobody waited for it
+                self._forget_logs()
+            if ended or done:
+                return
+
+    def _next(self) -> list[_Asked]:
+        """The requests of the next transaction, in the order in which they came; the others have the one after."""
+        with self._lock:
+            items = upto = 0
+            for request, _ in self._asked:
+                items += _items(request)
+                if upto and items > ONCE:
+                    items -= _items(request)
+                    break
+                upto += 1
+            asked, self._asked = self._asked[:upto], self._asked[upto:]
+            self._items -= items
+            if self._asked:
+                self._wake.set()
+        return asked
 
     def _turn(self, asked: Sequence[_Asked]) -> None:
-        """Write what waits, in one transaction."""
+        """Write what waits, in one transaction; where a request may be at fault, each in one of its own."""
         if time.monotonic() < self._retry_at:
             if asked:
                 raise SourceAway(str(self._away))
             return
         try:
-            self._hold()
-            self._write(asked)
+            try:
+                self._hold()
+                self._write(asked)
+            except _AWAY:
+                raise
+            except Exception:
+                self._hold()
+                self._write(())  # what fails without a request is the database's, or the log's
+                self._write_each(asked)
         except Exception as error:
             self._be_away(error)
             raise
         if self._away is not None:
             log.warning("inbox is back")
             self._away, self._pause = None, SOON
+
+    def _write_each(self, asked: Sequence[_Asked]) -> None:
+        """Write requests one by one, so that one that cannot be written fails alone."""
+        for one in asked:
+            try:
+                self._write([one])
+            except _AWAY:
+                raise
+            except Exception as error:
+                _fail([one], error)
 
     def _be_away(self, error: Exception) -> None:
         """Write nothing for a while, each time a longer one."""
@@ -295,13 +374,18 @@ class Writer:
     def _hold_these(self, answers: Sequence[Answered], schema: Any, names: Sequence[str]) -> None:
         rows = batch_of(answers, self._stream, schema, names)
         self._batches += 1
-        self._held.append(_Batch(f"{self._name}/{self._batches}", rows, confirmable(answers) if self._thumbs else {}))
+        said = confirmable(answers) if self._thumbs else {}
+        self._held.append(_Batch(f"{self._name}/{self._batches}", rows, said, _requests(answers)))
 
     def _lose(self, answers: Sequence[Answered]) -> None:
         rows = sum(one.rows.n for one in answers)
         with self._lock:
+            if self._ended:  # counted already
+                return
             self._rows -= rows
         self._counters.add("dropped", rows)
+        if self._seen is not None:
+            self._seen.unlogged(_requests(answers))
 
     def _write(self, asked: Sequence[_Asked]) -> None:
         requests = [request for request, _ in asked]
@@ -309,11 +393,42 @@ class Writer:
         wanted = [one for one in (logs.rows, logs.labels, logs.feedback) if one is not None]
         if not self._held and not requests:
             return
-        held, now, written = self._held, self.clock(), 0
+        held = self._held
+        rows = sum([batch.rows.num_rows for batch in held])
+        with self._lock:
+            if self._ended:
+                raise SourceAway("the server is ending: send it again; nothing was written")
+            self._writing = rows
+        try:
+            outcomes = self._commit(wanted, held, requests, logs)
+        except BaseException:
+            with self._lock:
+                self._writing = 0
+                lost = rows if self._ended else 0
+                self._rows -= lost
+            if lost:
+                self._counters.add("dropped", lost)
+            raise
+        self._held = []
+        with self._lock:
+            self._rows, self._writing = self._rows - rows, 0
+        if rows:
+            self._counters.add("logged", rows)
+        if self._seen is not None and (confirmed := [one for batch in held for one in batch.requests]):
+            self._seen.confirm(confirmed)
+        for (_, future), outcome in zip(asked, outcomes, strict=True):
+            if isinstance(outcome, KeyTaken):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+    def _commit(
+        self, wanted: Sequence[IngestLog], held: Sequence[_Batch], requests: Sequence[Received], logs: Logs
+    ) -> list[list[Outcome] | KeyTaken]:
+        now = self.clock()
         with together(wanted) as writing:
             for batch in held:
                 assert logs.rows is not None
-                written += batch.rows.num_rows
                 if not writing.remember(logs.rows, batch.key, ""):  # the commit before got through, and nobody said so
                     continue
                 writing.append(logs.rows, batch.rows)
@@ -323,17 +438,7 @@ class Writer:
                 if time.monotonic() >= self._pruned.get(one.name, 0.0):
                     self._pruned[one.name] = time.monotonic() + PRUNE_EVERY
                     inbox_index.prune(writing, one, before=now - micros(self._stream.waits), now=now)
-            outcomes = received.write(writing, requests, logs, self._stream, self.clock) if requests else []
-        self._held = []
-        with self._lock:
-            self._rows -= written
-        if written:
-            self._counters.add("logged", written)
-        for (_, future), outcome in zip(asked, outcomes, strict=True):
-            if isinstance(outcome, KeyTaken):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
+            return received.write(writing, requests, logs, self._stream, self.clock) if requests else []
 
     # ------------------------------------------------------------------ the logs
 
@@ -397,6 +502,16 @@ def _fits(there: Any, wanted: Any) -> bool:
     """Whether rows may go into a log that is there: whoever made it chose the order, and may give more than we do."""
     names = set(wanted.names)
     return set(wanted) <= set(there) and all(one.nullable for one in there if one.name not in names)
+
+
+def _items(request: Received) -> int:
+    examples = 0 if request.examples is None else len(request.examples.ids)
+    return len(request.labels) + len(request.thumbs) + examples
+
+
+def _requests(answers: Sequence[Answered]) -> list[str]:
+    """The ids of requests that clients gave."""
+    return [one.request for one in answers if one.request is not None]
 
 
 def _fail(asked: Sequence[_Asked], error: Exception) -> None:

@@ -148,6 +148,7 @@ class _Database:
         self.address, self.name = address, address.table
         self.tables = _tables(address.schema)
         self._known = False
+        self._made: tuple[int, int] | None = None  # which SQLite file was opened
         logs, entries, _ = self.tables
         self._line = sa.select(*(logs.c[name] for name in _Head._fields)).where(logs.c.name == self.name)
         now = _now("sqlite" if address.file is not None else "postgresql")
@@ -187,8 +188,19 @@ class _Database:
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """A transaction that is durable when the block ends, or does not happen when it raises."""
+        self._is_there()  # a connection would make the file anew
         with _explained(self.where, writes=True), self._writer.connect() as connection, connection.begin():
             yield connection
+            self._is_there()
+
+    def _is_there(self) -> None:
+        """Raise ``OffsetGone`` if the SQLite file is gone or another one: a connection would go on in the old one."""
+        if self._made is not None and _file_at(self.where) != self._made:
+            self._engine.dispose()
+            raise OffsetGone(
+                f"{self.where} was deleted or replaced since log {self.name!r} was opened, nothing was written: put "
+                "it back, or open the log again"
+            )
 
     def make(self) -> None:
         """Make the file and the tables, if they are not there."""
@@ -198,6 +210,7 @@ class _Database:
             except OSError as error:
                 raise DataError(f"{error.filename}: {error.strerror}: check who may write there") from error
             self._write_ahead()
+            self._made = _file_at(self.where)
         with self.writing() as connection:
             if sa.inspect(connection).has_table(self.tables.keys.name, schema=self.tables.keys.schema):
                 return
@@ -298,6 +311,15 @@ class _Database:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def _file_at(path: str) -> tuple[int, int] | None:
+    """Which file is at a path; None if there is none."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +72,10 @@ class Writer:
         self.takes = takes
         self.log_: list[Answered] = []
 
-    def log(self, answered: Answered) -> bool:
+    def log(self, answered: Answered, first: Callable[[], object] | None = None) -> bool:
         if self.takes:
+            if first is not None:
+                first()
             self.log_.append(answered)
         return self.takes
 
@@ -239,6 +241,79 @@ def test_when_nothing_more_can_be_logged(tmp_path: Path, overflow: str, status: 
     asks.writer.takes = False
     assert asks(column(1.0))[0] == status
     assert (b"retry-after" in asks.headers) == (status == 503)
+
+
+@pytest.mark.parametrize(("overflow", "status", "other"), [("drop", 200, 409), ("refuse", 503, 200)])
+def test_what_was_not_logged_is_logged_when_it_comes_again(
+    tmp_path: Path, overflow: str, status: int, other: int
+) -> None:
+    """Under its id; other rows are refused where somebody has the first answer."""
+    asks = Asks(tmp_path, overflow=overflow)
+    asks.writer.takes = False
+    assert asks(column(1.0, id="r"))[0] == status
+    assert asks(column(1.0, id="s"))[0] == status
+    asks.writer.takes = True
+    assert asks(column(1.0, id="r"))[0] == 200
+    assert [(one.ids, one.request) for one in asks.writer.log_] == [(["r/0"], "r")]
+    assert asks(column(2.0, id="s"))[0] == other
+
+
+def test_a_refusal_releases_no_claim_of_another_request(tmp_path: Path) -> None:
+    """Rows with ids of their own claim nothing, though they share the id of one that did."""
+    asks = Asks(tmp_path, overflow="refuse")
+    head = {"X-Request-Id": "trace"}
+    assert asks(column(1.0), headers=head)[0] == 200
+    body = column(1.0)
+    body["inputs"].append({"name": "call", "shape": [1], "datatype": "BYTES", "data": ["c1"]})
+    asks.writer.takes = False
+    assert asks(body, headers=head)[0] == 503
+    assert asks(column(2.0), headers=head)[0] == 409
+
+
+def test_a_worker_that_was_killed_before_it_logged(tmp_path: Path) -> None:
+    """The next one logs what comes again, once."""
+    killed = Asks(tmp_path)
+    assert killed(column(1.0, id="r"))[0] == 200
+    asks = Asks(tmp_path)
+    assert [asks(column(1.0, id="r"))[0] for _ in range(2)] == [200, 200]
+    assert len(asks.writer.log_) == 1
+    asks.parts.seen.confirm(["r"])
+    third = Asks(tmp_path)
+    assert third(column(1.0, id="r"))[0] == 200
+    assert not third.writer.log_
+
+
+@pytest.mark.parametrize("overflow", ["drop", "refuse"])
+def test_only_what_is_logged_is_past(tmp_path: Path, overflow: str) -> None:
+    """Training never sees the others: features that look back would differ."""
+    asks = Asks(tmp_path, overflow=overflow)
+    seen: list[list[str]] = []
+
+    class History:
+        def saw(self, ids: list[str], rows: Rows, at: int) -> None:
+            assert (rows.n, at) == (1, 1_000)
+            seen.append(ids)
+
+    asks.models.history = History()  # type: ignore[assignment]
+    asks(column(1.0, id="a"))
+    asks.writer.takes = False
+    asks(column(1.0, id="b"))
+    assert seen == [["a/0"]]
+
+
+def test_what_fails_on_its_way_to_the_log_may_come_again(asks: Asks) -> None:
+    """It was not answered: neither counted nor claimed."""
+
+    class History:
+        def saw(self, *_: object) -> None:
+            raise DataError("no past")
+
+    asks.models.history = History()  # type: ignore[assignment]
+    assert asks(column(1.0, id="r"))[0] == 422
+    assert asks.parts.counters.own("answered") == 0
+    asks.models.history = None
+    assert asks(column(1.0, id="r"))[0] == 200
+    assert len(asks.writer.log_) == 1
 
 
 def test_the_body_is_held_against_the_cap_as_it_comes(tmp_path: Path) -> None:

@@ -6,12 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from perennial.server.counters import COUNTED, EDGES, NOW, Counters
+from perennial.server.counters import COUNTED, EDGES, NOW, SHARED, Counters
 
 
 def test_sums_over_workers(tmp_path: Path) -> None:
@@ -37,6 +38,29 @@ def test_a_worker_that_ends_gives_its_file_to_the_next(tmp_path: Path) -> None:
         first.put("generation", 9)
     with Counters(tmp_path) as second:
         assert (second.worker, second.own("rows"), second.own("generation"), second.total("lost")) == (0, 5, 0, 0)
+
+
+def test_threads_that_share_a_name_count_every_time(tmp_path: Path) -> None:
+    """Whoever reads a cell while another holds the lock waits for it."""
+    with Counters(tmp_path) as counters:
+        threads = [threading.Thread(target=counters.add, args=(name,)) for name in sorted(SHARED)]
+        with counters._lock:
+            for thread in threads:
+                thread.start()
+            assert all(thread.is_alive() for thread in threads)
+            assert all(counters.own(name) == 0 for name in SHARED)
+        for thread in threads:
+            thread.join()
+        assert all(counters.own(name) == 1 for name in SHARED)
+
+
+def test_who_counts_too_late_counts_for_nobody(tmp_path: Path) -> None:
+    """A writer may outlive its patience: the file belongs to the next worker."""
+    with Counters(tmp_path) as counters:
+        counters.add("logged", 2)
+    counters.add("logged")
+    with Counters(tmp_path) as counters:
+        assert counters.own("logged") == 2
 
 
 def test_durations(tmp_path: Path) -> None:
