@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from perennial.core.errors import ConfigError, DataError
+from perennial.server.failures import Refused
 from perennial.server.taking_in import ID_LENGTH, LABEL_LENGTH, TEXT_LENGTH, routes
 from perennial.stream.feed import SourceAway
 from perennial.stream.inbox import SAID, VERSION, Inbox, rows_schema
@@ -261,3 +262,27 @@ def test_routes_are_described(serve):
         assert len(post["requestBody"]["content"]["application/json"]["schema"]["oneOf"]) == 2
         assert [one["name"] for one in post["parameters"]] == ["Idempotency-Key"]
         assert {"200", "409", "422", "503"} <= set(post["responses"])
+
+
+def test_what_is_wrong_with_the_inbox_is_not_told_to_clients(serve, inbox, monkeypatch):
+    """A folder that cannot be made is ours to mend: the client hears to come again, and no path."""
+    send = serve()
+
+    def broken(_):
+        raise ConfigError("serve.inbox", "/srv/secret/inbox.db", "check who may write there")
+
+    monkeypatch.setattr(send.state.writer, "take", broken)
+    send.app.add_exception_handler(Refused, lambda _, error: JSONResponse({"error": str(error)}, error.status))
+    status, told = send("/labels", {"id": "a", "label": "up"})
+    assert status == 503
+    assert "send it again later" in told["error"]
+    assert "secret" not in told["error"]
+
+
+def test_many_items_are_checked_beside_the_loop(serve, inbox):
+    """As many as are taken at once give the outcomes that they give one by one."""
+    send = serve(most=1000)
+    many = [{"id": f"c{i}", "label": "up"} for i in range(500)]
+    status, told = send("/labels", {"labels": many})
+    assert (status, {one["outcome"] for one in told["labels"]}) == (200, {"accepted"})
+    assert len(rows(inbox, "labels")) == 500

@@ -7,8 +7,10 @@ that a request may be sent again whenever its answer was lost: what is there alr
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -16,14 +18,16 @@ import orjson
 import pyarrow as pa
 from fastapi import APIRouter, Request, Response
 
-from perennial.core.errors import DataError, nearest
+from perennial.core.errors import ConfigError, DataError, nearest
 from perennial.core.records import Label
 from perennial.server import received
+from perennial.server.failures import RETRY, Refused
 from perennial.server.received import Examples, LabelItem, Outcome, Received, Thumb
 from perennial.stream import inbox_index
 from perennial.stream.answered import SAID, SHADOW, SHADOW_SAID, VERSION
 from perennial.stream.feed import SourceAway
 from perennial.stream.inbox import INSTANT
+from perennial.stream.ingest import KeyTaken
 from perennial.stream.label_log import LARGEST
 from perennial.stream.settings import Stream
 
@@ -33,6 +37,9 @@ if TYPE_CHECKING:
 What = Literal["labels", "feedback", "examples"]
 Item = TypeVar("Item")
 
+log = logging.getLogger(__name__)
+
+INLINE_ITEMS = 100  #: up to so many are checked on the loop's own thread
 ID_LENGTH = 256  #: characters of an id
 TEXT_LENGTH = 10_000  #: of words in feedback
 LABEL_LENGTH = 1_000  #: of a label that is text
@@ -92,20 +99,41 @@ async def _take(state: Any, request: Request, which: What) -> Response:
         return _answer(400, {"error": f"the body is no JSON: {error}"})
     given, single = listed(body, which, most=state.settings.rows)
     name = {"labels": "label", "feedback": "correction", "examples": str(stream.target)}[which]
-    dtype = writer.label_type or await asyncio.to_thread(writer.labels_are) or received.type_of(_first(given, name))
-    taken = Received(key=key, content=inbox_index.digest_of(raw).hex())
-    if which == "labels":
-        taken = replace(taken, labels=label_items(given, dtype, writer.clock()))
-    elif which == "feedback":
-        taken = replace(taken, thumbs=thumb_items(given, dtype))
-    else:
-        schema = await asyncio.to_thread(writer.rows_are)
+    with _of_ours():
+        dtype = writer.label_type or await asyncio.to_thread(writer.labels_are) or received.type_of(_first(given, name))
+        schema = await asyncio.to_thread(writer.rows_are) if which == "examples" else None
+    plain, now = Received(key=key, content=inbox_index.digest_of(raw).hex()), writer.clock()
+
+    def items() -> Received:
+        if which == "labels":
+            return replace(plain, labels=label_items(given, dtype, now))
+        if which == "feedback":
+            return replace(plain, thumbs=thumb_items(given, dtype))
         ids = f"examples/{key or secrets.token_hex(8)}"
-        taken = replace(taken, examples=example_items(given, dtype, stream, schema, writer.clock(), ids))
-    outcomes = await asyncio.wrap_future(writer.take(taken))
+        return replace(plain, examples=example_items(given, dtype, stream, schema, now, ids))
+
+    taken = items() if len(given) <= INLINE_ITEMS else await asyncio.to_thread(items)  # others are answered meanwhile
+    with _of_ours():
+        outcomes = await asyncio.wrap_future(writer.take(taken))
     state.counters.add(which, sum(one.outcome not in ("repeated", "older") for one in outcomes))
     told = [_told(one) for one in outcomes]
     return _answer(200, told[0] if single else {which: told})
+
+
+@contextmanager
+def _of_ours() -> Iterator[None]:
+    """What goes wrong with the inbox itself is no fault of the client's, who learns nothing of paths and columns."""
+    try:
+        yield
+    except (KeyTaken, Wrong):
+        raise
+    except (ConfigError, DataError) as error:
+        if isinstance(error, SourceAway):
+            raise
+        log.exception("the inbox cannot be used")
+        raise Refused(
+            "the inbox cannot be used now, as the server's log says why: send it again later", 503, RETRY
+        ) from error
 
 
 def _answer(status: int, content: Mapping[str, Any]) -> Response:
