@@ -252,9 +252,7 @@ class Models:
         self._known: Known | None = None
         self._asked: OrderedDict[str, Slot] = OrderedDict()  # by number, the one asked for last at the end
         self._lock = threading.Lock()  # of `_asked`
-        self._loading = (
-            threading.Lock()
-        )  # while a version is loaded into it: whoever follows the pointers does not wait
+        self._loading = threading.Lock()  # of loading into it, for which whoever follows the pointers does not wait
         self._knowing = threading.Lock()  # of `_known`
         self.swapped_at = 0  #: when the champion that answers took over, by the clock; 0 before the first
         self.history = None if deployment.stream.features is None else History(deployment.stream, clock)
