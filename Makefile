@@ -21,13 +21,12 @@ demo: $(READY) ## compare six strategies on bundled real data, then serve it liv
 	$(BIN)/perennial demo
 
 test: $(READY) ## run the tests
-	$(BIN)/python -m pytest -n auto --dist worksteal -q
+	$(BIN)/python -m pytest -n auto -q
 
-check: $(READY) ## style, types and docs
+check: $(READY) ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/docs
 
 soak: $(READY) ## kill runs a thousand times and more, and compare what they recover to
 	PYTHONPATH=. $(BIN)/python -m tests.crash.soak

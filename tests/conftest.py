@@ -3,12 +3,39 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 #: real streams for developers: tests that need one skip where the folder is absent
 DATA = Path(os.environ.get("PERENNIAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+#: files whose tests share a server, a browser or a deployment, which takes seconds to start: one process runs them all
+TOGETHER = {
+    f"tests/integration/test_{name}.py"
+    for name in (
+        "abuse", "cli", "client", "client_served", "dashboard", "hot_swap", "operate", "operating", "report_page",
+        "serve_protocols", "stocks_example", "swap_under_load",
+    )
+}  # fmt: skip
+
+# hundreds of tests start processes: none of them compiles the package anew, whatever this shell says
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Tests go to whichever process is free, but those of some files stay together."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            return file if file in TOGETHER else nodeid
+
+    return Scheduling(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

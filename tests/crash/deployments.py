@@ -269,8 +269,10 @@ def serve() -> None:
     A fork has everything imported: a run that is killed costs no more than what it did. A failpoint ``clock:0.5`` kills
     after half a second, wherever the run is. The answer is the exit status.
     """
-    for framework in ("lightgbm", "river", "sklearn.linear_model", "xgboost"):
-        import_module(framework)
+    own = [f"perennial.learners.{name}" for name in ("lightgbm", "xgboost", "river", "sklearn", "trust", "memorising")]
+    others = ["river.linear_model", "river.preprocessing", "sklearn.pipeline", "skops.io", "pyarrow.dataset"]
+    for module in (*own, *others, "alembic.command", "alembic.migration", "psycopg"):
+        import_module(module)
     for line in sys.stdin:
         strategy, url, place, failpoint, turns, mutant = line.rstrip("\n").split("\t")
         clock = float(failpoint.removeprefix("clock:")) if failpoint.startswith("clock:") else None

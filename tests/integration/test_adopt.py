@@ -289,7 +289,8 @@ def test_partial_fit_goes_on(shop, tmp_path, encoded):
     run(made)
     told = probabilities(made, ["down", "up"])
     assert len(told) == 96
-    assert np.array_equal(told, model.predict_proba(fresh[NUMBERS][: len(told)]))
+    # the last bit of a matrix product depends on the layout of the rows and on the processor's kernels
+    np.testing.assert_allclose(told, model.predict_proba(fresh[NUMBERS][: len(told)]), rtol=1e-12)
     with opened(made) as ledger:
         first = ledger.version("1.1")
         low, high = first.facts["lesson"]["rows"][0]
@@ -428,8 +429,11 @@ def test_an_mlflow_folder(shop, tmp_path, booster):
 def test_an_mlflow_address(shop, tmp_path, booster, monkeypatch):
     """The client fetches what an address names; without it, the message says what to install."""
     made = shop(lightgbm(), drop=("word",))
-    with pytest.raises(pn.ConfigError, match="pip install mlflow"):
-        taking(made, "models:/churn/3")
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "mlflow", None)
+        without.setitem(sys.modules, "mlflow.artifacts", None)
+        with pytest.raises(pn.ConfigError, match="pip install mlflow"):
+            taking(made, "models:/churn/3")
     data = (tmp_path / "model.txt").read_bytes()
     mlflow_folder(tmp_path / "logged", {"lightgbm": {"data": "model.lgb"}}, data)
     asked = []

@@ -8,8 +8,9 @@ the framework's top-level module and whose value is a module with ``wrap``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from types import FunctionType, ModuleType
 from typing import Any, Literal, cast
 
@@ -243,11 +244,17 @@ def _imported(module: str, wanted_by: str) -> ModuleType:
         raise ConfigError("model", wanted_by, need) from error
 
 
+@cache
+def _others() -> dict[str, EntryPoint]:
+    """Frameworks that other packages bring; looked for once, as every installed package is asked."""
+    return {point.name: point for point in entry_points(group="perennial.learners")}
+
+
 def _home(model: object) -> Any:
     """The module whose ``wrap`` takes a model: that of the most derived known base class."""
     if isinstance(model, type | FunctionType):
         raise ConfigError("model", model.__qualname__, f"give what it makes: {model.__name__}()")
-    others = {point.name: point for point in entry_points(group="perennial.learners")}
+    others = _others()
     for base in type(model).__mro__:
         top = base.__module__.partition(".")[0]
         if top in FRAMEWORKS:

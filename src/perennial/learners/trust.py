@@ -270,12 +270,16 @@ def load(data: bytes, trust: Trust) -> Any:
     from sklearn.exceptions import InconsistentVersionWarning
     from skops.io import loads
 
-    _refuse_strangers(_schema(data), trust)
+    schema = _schema(data)
+    _refuse_strangers(schema, trust)
+    # skops goes through the whole list at every part of a model: it gets the names that are in this one
+    named = {name for _, name in _named(schema)}
+    trusted = sorted((TYPES | FUNCTIONS | {_TREE} | set(trust.types) | _OUTER) & (named | {"None.None"}))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of a deprecated estimator: its maker was told
             warnings.simplefilter("error", InconsistentVersionWarning)
-            thing = loads(data, trusted=sorted(TYPES | FUNCTIONS | {_TREE} | set(trust.types) | _OUTER))
+            thing = loads(data, trusted=trusted)
     except InconsistentVersionWarning as error:
         raise FormatError(f"saved with another scikit-learn: {error}") from error
     except _BROKEN as error:

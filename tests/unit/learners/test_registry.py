@@ -140,7 +140,7 @@ def test_boosted_updates_want_boosted_trees() -> None:
 
 
 def test_other_packages_register_by_entry_point(
-    users_module: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+    users_module: types.ModuleType, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     """An entry point named after a framework's top-level module brings that framework's learners."""
 
@@ -151,4 +151,6 @@ def test_other_packages_register_by_entry_point(
     users_module.wrap = lambda model: ready  # type: ignore[attr-defined]
     point = EntryPoint(name="foreignml", value="users_models", group="perennial.learners")
     monkeypatch.setattr(factory, "entry_points", lambda group: [point] if group == "perennial.learners" else [])
+    request.addfinalizer(factory._others.cache_clear)
+    factory._others.cache_clear()
     assert as_learner(Foreign()) is ready
