@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import cycle
 from typing import Any
 
@@ -10,6 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from perennial.server.answering import failed
+from perennial.server.failures import FeaturesFailed
 from perennial.server.history import History
 from perennial.server.rows import Rows
 from perennial.stream import Stream
@@ -199,6 +202,28 @@ def test_a_worker_that_fell_behind_begins_anew(stream, log, requests) -> None:
     other.begin(intake.standing())
     other.follow()
     assert other.features(last.rows, None).numbers.tobytes() == told.numbers.tobytes()
+
+
+def test_what_a_failing_function_says_stays_in_the_log(stream, log, requests) -> None:
+    """Whoever asks learns that features could not be built; paths and values in the function's words do not go out."""
+
+    def fails(past: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:
+        raise OSError("/srv/secret/rates.csv is missing")
+
+    log.append(requests[0].table())
+    worker = History(replace(stream, features=fails), lambda: 0)
+    worker.begin(at_the_start(replace(stream, features=fails)))
+    told: list[Any] = []
+    with pytest.raises(FeaturesFailed, match=r"rates\.csv is missing") as error:
+        worker.features(requests[1].rows, requests[1].at)
+    status, body, _ = failed(error.value, "r7", lambda *event: told.append(event))
+    assert status == 422
+    assert b"secret" not in body
+    assert b"could not be built" in body
+    assert b"'r7'" in body
+    (event, facts), *_ = told
+    assert event == "failed"
+    assert "rates.csv is missing" in facts["error"]
 
 
 def at_the_start(stream: Stream) -> Any:

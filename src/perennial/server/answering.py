@@ -35,6 +35,7 @@ Send = Callable[[MutableMapping[str, Any]], Any]
 Tell = Callable[[str, dict[str, Any]], None]
 
 INLINE_ROWS = 256  #: up to so many rows are predicted on the loop's own thread
+INLINE_BYTES = 1 << 18  #: bodies of up to so many bytes are read there
 
 _PLACES = [f"/{i}" for i in range(10_000)]  #: ends of ids: adding one is three times as quick as formatting it
 _JSON = (b"content-type", b"application/json")
@@ -359,7 +360,10 @@ class Route:
                 slot, only = self._answering.asks(None), None
             else:  # it may have to be loaded: others are answered meanwhile
                 slot = only = await asyncio.to_thread(self._answering.asks, version)
-            asked, wanted = self._read(body, head, slot.signature)
+            if len(body) <= INLINE_BYTES:
+                asked, wanted = self._read(body, head, slot.signature)
+            else:
+                asked, wanted = await asyncio.to_thread(self._read, body, head, slot.signature)
             said = await self._answering.say(asked, only)
             content, headers = self._write(said, wanted)
             self._answering.record(asked, said.answered)  # last: what is logged is answered
@@ -384,7 +388,7 @@ def unknown_model(name: str) -> Refused:
 def failed(error: Exception, request: str, tell: Tell) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
     """The answer to an error; one that is no fault of the client's is told to the log, a bug with its trace."""
     told = failures.answer(error, request)
-    if told.status >= 500 and not isinstance(error, Refused):
+    if told.logged:
         tell("failed", {"request": request, **failures.facts(error, trace=not told.foreseen)})
     headers = [_JSON, *((name.encode(), value.encode()) for name, value in told.headers.items())]
     return told.status, orjson.dumps({"error": told.message}), headers

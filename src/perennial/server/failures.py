@@ -48,6 +48,11 @@ class Refused(PerennialError):
         return type(self), (str(self), self.status, self.headers)
 
 
+@final
+class FeaturesFailed(PerennialError):
+    """The deployment's own function could not build features of the rows of a request; what it said is the cause."""
+
+
 def no_champion() -> Refused:
     """What is said as long as no version serves."""
     return Refused(
@@ -60,6 +65,7 @@ REUSED = "this request id was used before with other content: give each request 
 _AWAY = "what this needs cannot be reached now: nothing was done; send the same request again later"
 _BUSY = "somebody else is at work on this deployment: nothing was done; send the same request again later"
 _FAILED = "the server could not answer; its log says why under the request id {request!r}"
+_FEATURES = "features of these rows could not be built: the server's log says why under the request id {request!r}"
 
 #: what an error is answered with: the first kind that fits; no text: its own message, which is about the request
 TABLE: tuple[tuple[type[Exception], int, str | None], ...] = (
@@ -69,6 +75,7 @@ TABLE: tuple[tuple[type[Exception], int, str | None], ...] = (
     (KeyTaken, 409, REUSED),
     (SourceAway, 503, _AWAY),
     (OffsetGone, 503, _AWAY),
+    (FeaturesFailed, 422, _FEATURES),
     (StorageError, 503, _AWAY),
     (ConfigError, 422, None),
     (DataError, 422, None),
@@ -79,12 +86,17 @@ TABLE: tuple[tuple[type[Exception], int, str | None], ...] = (
 
 
 class Answer(NamedTuple):
-    """What to answer an error with; ``foreseen`` is false for a bug, whose trace belongs in the log."""
+    """What to answer an error with.
+
+    ``foreseen`` is false for a bug, whose trace belongs in the log; ``logged`` is true where the log has to say what
+    the answer does not.
+    """
 
     status: int
     message: str
     headers: Mapping[str, str]
     foreseen: bool
+    logged: bool
 
 
 def answer(error: Exception, request: str = "") -> Answer:
@@ -98,12 +110,13 @@ def answer(error: Exception, request: str = "") -> Answer:
     (500, "the server could not answer; its log says why under the request id 'r1'")
     """
     if isinstance(error, Refused):
-        return Answer(error.status, str(error), error.headers, True)
+        return Answer(error.status, str(error), error.headers, foreseen=True, logged=False)
     for kind, status, text in TABLE:
         if isinstance(error, kind):
             message = str(error) if text is None else text.format(request=request)
-            return Answer(status, message, RETRY if status == 503 else {}, status < 500 or status == 503)
-    return Answer(500, _FAILED.format(request=request), {}, False)
+            foreseen, logged = status < 500 or status == 503, status >= 500 or text == _FEATURES
+            return Answer(status, message, RETRY if status == 503 else {}, foreseen, logged)
+    return Answer(500, _FAILED.format(request=request), {}, foreseen=False, logged=True)
 
 
 def facts(error: Exception, *, trace: bool) -> dict[str, Any]:

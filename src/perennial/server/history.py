@@ -17,7 +17,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from perennial.core.errors import DataError
 from perennial.core.times import micros
+from perennial.server.failures import FeaturesFailed
 from perennial.server.rows import Rows
 from perennial.stream.feed import OffsetGone, Position
 from perennial.stream.ingest import IngestFeed
@@ -126,7 +128,7 @@ class History:
 
         Raises
         ------
-        DataError
+        FeaturesFailed
             If the function fails on them.
         """
         at = self._clock() if at is None else at
@@ -134,7 +136,10 @@ class History:
         if last is not None and last[0] is rows and last[1] == at:
             return last[2]
         assert past is not None, "a version is loaded with a checkpoint, and that begins the past"
-        built = _rows(past.build(self._table(rows, at), at))
+        try:
+            built = _rows(past.build(self._table(rows, at), at))
+        except DataError as error:  # what it says may hold anything: it is for the deployment's owner
+            raise FeaturesFailed(str(error)) from error
         self._built = rows, at, built
         return built
 

@@ -16,6 +16,7 @@ from typing import Any, final
 from starlette.requests import ClientDisconnect
 
 from perennial.server.access import Access
+from perennial.server.counters import Counters
 from perennial.server.failures import Refused
 from perennial.server.pages.rendering import POLICY
 
@@ -57,6 +58,8 @@ class Limits:
         Requests a second that one token, or address without one, may make at this worker.
     access : Access
         Knows tokens.
+    counters : Counters
+        Where what is refused is counted.
     steady : callable
         Seconds that never go back.
     """
@@ -68,9 +71,10 @@ class Limits:
         body_bytes: int,
         rate: float | None,
         access: Access,
+        counters: Counters,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._app, self._body_bytes, self._access = app, body_bytes, access
+        self._app, self._body_bytes, self._access, self._counters = app, body_bytes, access, counters
         self._rates = Rates(rate, steady) if rate is not None else None
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -88,14 +92,18 @@ class Limits:
                 self._count(self._rates, scope)
             receive = self._sized(scope, receive)
         except Refused as refused:
-            await refuse(send, refused)
+            await self._refuse(send, refused)
             return
         try:
             await self._app(scope, receive, send)
         except ClientDisconnect:
             pass  # it does not wait for an answer
         except Refused as refused:  # while the body was read
-            await refuse(send, refused)
+            await self._refuse(send, refused)
+
+    async def _refuse(self, send: Send, refused: Refused) -> None:
+        self._counters.request("other", refused.status)
+        await refuse(send, refused)
 
     def _count(self, rates: Rates, scope: MutableMapping[str, Any]) -> None:
         """Refuse a client that asks too often. A token that is not valid counts for its address: any can be sent."""

@@ -77,7 +77,13 @@ def application(settings: Settings) -> Limits:
     _log_events()
     app = create(settings, tell)
     serve = app.state.settings
-    return Limits(Front(app), body_bytes=serve.body_bytes, rate=serve.rate, access=app.state.access)
+    return Limits(
+        Front(app),
+        body_bytes=serve.body_bytes,
+        rate=serve.rate,
+        access=app.state.access,
+        counters=app.state.counters,
+    )
 
 
 def tell(event: str, facts: dict[str, Any]) -> None:

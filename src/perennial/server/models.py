@@ -130,7 +130,9 @@ class Slot:
         Raises
         ------
         DataError
-            If a row holds what the model refuses, or the function that builds features fails on it.
+            If a row holds what the model refuses.
+        FeaturesFailed
+            If the function that builds features fails on it.
         """
         if self._history is not None:
             rows = self._history.features(rows, at)

@@ -226,6 +226,8 @@ class LookBack:
         if self._columns is None:  # nobody knows what rows without features would lack
             raise next(one for one in built if isinstance(one, DataError))
         table = self._joined(built, np.diff(edges).tolist(), self._columns)
+        for field in table.schema:  # what went out is what it is from now on, also a column of nothing but nulls
+            self._types.setdefault(field.name, field.type)
         self._done = stop
         self._forget()
         return table
@@ -350,7 +352,8 @@ class LookBack:
                 wanted = types.setdefault(name, dtype)
                 if dtype != wanted:
                     raise DataError(
-                        f"{self._name} gave column {name!r} as {dtype}, and as {wanted} before: keep its type"
+                        f"{self._name} gave column {name!r} as {dtype}, and as {wanted} before: keep its type; a "
+                        "column of nothing but nulls counts as numbers: give '' for words that are not known yet"
                     )
             if pa.types.is_boolean(array.type):
                 array = array.cast(pa.uint8())

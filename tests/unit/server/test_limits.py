@@ -55,10 +55,27 @@ def ask(app, *, path="/", headers=(), parts=(b"",), client="10.0.0.1"):
     return told[0]["status"], dict(told[0]["headers"]), told[1]["body"]
 
 
-def limited(app=reads, rate=None, steady=None):
+class Counted(list):
+    """What was counted."""
+
+    def request(self, route, status):
+        self.append((route, status))
+
+
+def limited(app=reads, rate=None, steady=None, counted=None):
     """An application behind limits."""
-    access = Access(None, secret=b"s" * 32)
-    return Limits(app, body_bytes=MOST, rate=rate, access=access, steady=steady or Clock())
+    access, counters = Access(None, secret=b"s" * 32), Counted() if counted is None else counted
+    return Limits(app, body_bytes=MOST, rate=rate, access=access, counters=counters, steady=steady or Clock())
+
+
+def test_what_is_refused_is_counted():
+    """Too large, said or measured, and too often."""
+    counted = Counted()
+    app = limited(rate=2, counted=counted)
+    ask(app, headers=length(MOST + 1))
+    ask(app, headers=[(b"transfer-encoding", b"chunked")], parts=(b"x" * MOST, b"x"))
+    assert ask(app)[0] == 429
+    assert counted == [("other", 413), ("other", 413), ("other", 429)]
 
 
 def length(value):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -67,6 +68,11 @@ def failing(past: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:
 def no_frame(past: pd.DataFrame, now: pd.DataFrame) -> Any:
     """Gives no frame."""
     return 3
+
+
+def unsure(past: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:
+    """Has no word before it has seen a past."""
+    return pd.DataFrame({"price": now["price"], "word": [None if past.empty else "seen"] * len(now)})
 
 
 def features(tmp_path: Path, source: pd.DataFrame, **settings: Any) -> pd.DataFrame:
@@ -145,6 +151,19 @@ def test_numbers_keep_one_type(tmp_path: Path) -> None:
     past, now = calls[-1]
     assert (now["units"].dtype, str(now["who"].dtype), past["units"].dtype) == ("float64", "Int64", "float64")
     assert past["who"].notna().all()  # a row without a key has no past and is nobody's
+
+
+def test_a_column_of_nothing_but_nulls_counts_as_numbers() -> None:
+    """Once such a column went out, words in it are refused in words; in one portion with words, it is of words."""
+    table = pa.Table.from_pandas(history().drop(columns=["y"]), preserve_index=False)
+    time = table.column("at").cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
+    for size in (2, 40):
+        back = LookBack(unsure, timedelta(hours=3), time="at", key="who", zone="UTC", lateness=timedelta(0))
+        low = 0
+        with pytest.raises(DataError, match="'word' as string, and as double") if size == 2 else nullcontext():
+            for low in range(0, 40, size):
+                back.feed(table.slice(low, size).combine_chunks().to_batches()[0], time[low : low + size])
+        assert low == (0 if size == 40 else 4)  # an instant's rows go out once the next one is there
 
 
 @pytest.mark.parametrize(
