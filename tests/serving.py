@@ -20,6 +20,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from perennial import cli
+
 PATIENCE = 180.0  #: seconds that a server may take to be ready on a busy machine
 
 NUMBERS = """\
@@ -85,10 +87,8 @@ def configure(folder: Path, text: str, table: Any, *, stream: str = "", more: st
 
 
 def run(config: Path, *arguments: str) -> None:
-    """``perennial run --until-end`` in a process of its own."""
-    command = [sys.executable, "-m", "perennial", "run", "-c", str(config), *(arguments or ("--until-end",))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=_env())
-    assert done.returncode == 0, done.stderr
+    """``perennial run --until-end``, in this process."""
+    assert cli.main(["run", "-c", str(config), *(arguments or ("--until-end",))]) == 0
 
 
 def deploy(folder: Path, *, features: int = 4, stream: str = "", more: str = "") -> Path:

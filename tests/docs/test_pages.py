@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import re
 import runpy
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import perennial
-from perennial import gate, learners, strategies, triggers, windows
+from perennial import cli, gate, learners, strategies, triggers, windows
 from perennial.core.records import Version
 from perennial.replay.result import StrategyResult
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted([*DOCS.glob("*.md"), *(DOCS / "adr").glob("*.md")])
+RUN = subprocess.run
 WITH_CODE = [page for page in PAGES if "```python\n" in page.read_text(encoding="utf-8")]
 
 
@@ -45,10 +50,22 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def in_this_process(command, **how):
+    """What ``subprocess.run`` gives for a command of ours, without the seconds that an interpreter takes to start."""
+    own = [sys.executable, "-m", "perennial"]
+    if command[: len(own)] != own:
+        return RUN(command, **how)
+    out, told = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(told):
+        code = cli.main(command[len(own) :])
+    return subprocess.CompletedProcess(command, code, out.getvalue(), told.getvalue())
+
+
 @pytest.mark.parametrize("page", WITH_CODE, ids=name_of)
 def test_the_python_runs(page, tmp_path, monkeypatch):
     """The Python of a page runs from top to bottom as one program, and what it asserts is true."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "run", in_this_process)
     calls = {"timestamp": [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)], "x": [1.0, 2.0, 3.0]}
     pq.write_table(pa.table({**calls, "target": ["no", "yes", "no"]}), "calls.parquet")  # configuration.md's file
     space: dict[str, object] = {"__name__": f"page_{page.stem}"}

@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT))  # the benchmarks are no part of the package
 swaps = pytest.importorskip("benchmarks.swaps", reason="the benchmarks are beside the package in its repository")
 pytest.importorskip("uvicorn", reason="needs perennial[serve]")
 
-MOVES, EVERY, RATE = 12, 0.5, 80
+MOVES, EVERY, RATE = 9, 0.4, 80
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def made(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_no_request_fails_and_each_is_answered_by_the_version_it_names(made, tmp_path, workers):
-    """Through twelve moves of the champion, each answer is what its version says offline, and never an older one's."""
+    """Through nine moves of the champion, each answer is what its version says offline, and never an older one's."""
     with made.start(workers=workers) as server:
         told, moved = swaps.under(
             made, server, tmp_path, seconds=(MOVES + 1) * EVERY, moves=MOVES, every=EVERY, rate=RATE
