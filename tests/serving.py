@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from perennial import cli
+from tests.command import perennial
 
 PATIENCE = 180.0  #: seconds that a server may take to be ready on a busy machine
 
@@ -88,7 +88,8 @@ def configure(folder: Path, text: str, table: Any, *, stream: str = "", more: st
 
 def run(config: Path, *arguments: str) -> None:
     """``perennial run --until-end``, in this process."""
-    assert cli.main(["run", "-c", str(config), *(arguments or ("--until-end",))]) == 0
+    done = perennial("run", "-c", str(config), *(arguments or ("--until-end",)))
+    assert done.returncode == 0, done.stderr
 
 
 def deploy(folder: Path, *, features: int = 4, stream: str = "", more: str = "") -> Path:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import re
 import runpy
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import perennial
-from perennial import cli, gate, learners, strategies, triggers, windows
+from perennial import gate, learners, strategies, triggers, windows
 from perennial.core.records import Version
 from perennial.replay.result import StrategyResult
+from tests.command import perennial as perennial_here
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted([*DOCS.glob("*.md"), *(DOCS / "adr").glob("*.md")])
@@ -51,14 +50,9 @@ def anchors(text: str) -> set[str]:
 
 
 def in_this_process(command, **how):
-    """What ``subprocess.run`` gives for a command of ours, without the seconds that an interpreter takes to start."""
+    """What ``subprocess.run`` gives; a command of ours is run here."""
     own = [sys.executable, "-m", "perennial"]
-    if command[: len(own)] != own:
-        return RUN(command, **how)
-    out, told = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(told):
-        code = cli.main(command[len(own) :])
-    return subprocess.CompletedProcess(command, code, out.getvalue(), told.getvalue())
+    return perennial_here(*command[len(own) :]) if command[: len(own)] == own else RUN(command, **how)
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=name_of)

@@ -14,6 +14,7 @@ import pytest
 
 from perennial import cli
 from perennial.config import load
+from tests import command
 
 ROWS = 1_500
 
@@ -59,9 +60,7 @@ strategies:
 
 def perennial(folder, *arguments):
     """Run the program in a folder."""
-    return subprocess.run(
-        [sys.executable, "-m", "perennial", *arguments], cwd=folder, capture_output=True, text=True, check=False
-    )
+    return command.perennial(*arguments, cwd=folder)
 
 
 def test_from_configuration_to_recommendation(project):

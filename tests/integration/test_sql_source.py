@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -29,6 +26,7 @@ from perennial.stream import sql
 from perennial.stream.feed import OffsetGone, Position, SourceAway
 from perennial.stream.intake import Intake
 from perennial.stream.sources import open_source
+from tests.command import perennial
 from tests.integration.test_intake import content
 from tests.postgres import url as served
 
@@ -322,10 +320,7 @@ def test_perennial_runs_on_a_table(tmp_path):
 
 def _run(folder):
     """The turns of `perennial run --once`: instants, rows, losses and digests of models."""
-    done = subprocess.run(
-        [sys.executable, "-m", "perennial", "run", "-c", "config/perennial.yaml", "--once"], cwd=folder, text=True,
-        capture_output=True, timeout=120, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
+    done = perennial("run", "-c", "config/perennial.yaml", "--once", cwd=folder)
     assert done.returncode == 0, done.stderr
     events = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
     return [(e["at"], e["rows"], e["loss"], e["serving"]) for e in events if e["event"] == "turn"]
