@@ -184,7 +184,7 @@ class Signature:
         """
         if not self.numeric:
             return self.matrix(np.empty((rows, len(self))), policy)  # says which column is none
-        return self._rows(self._numeric([values], rows, booleans), {}, policy, None, None)
+        return self._rows(self._numeric(values, rows, booleans), {}, policy, None, None)
 
     def lists(self, rows: list[Any], policy: Policy = LENIENT, *, booleans: bool = True) -> Rows:
         """Rows, each a list of values in the order of the signature; ``booleans`` as for :meth:`flat`."""
@@ -194,7 +194,9 @@ class Signature:
             got = f"{len(row)} values" if type(row) is list else _said(row)
             raise Refused(f"row {i} is {got}: give a list of {width} values, one for each column")
         if self.numeric:
-            return self._rows(self._numeric(rows, len(rows), booleans), {}, policy, None, None)
+            return self._rows(
+                self._numeric(list(chain.from_iterable(rows)), len(rows), booleans), {}, policy, None, None
+            )
         if not rows:
             return self._rows(np.empty((0, width)), {c.name: [] for c in self.columns if _other(c)}, policy, None, None)
         return self.by_column(dict(zip(self.names, zip(*rows, strict=True), strict=True)), policy)
@@ -231,7 +233,7 @@ class Signature:
                     "with null for what is missing"
                 )
         if first == self._expected and self.numeric and not self.needs_key:
-            picked = list(map(self._pick, rows))
+            picked = list(chain.from_iterable(map(self._pick, rows)))
             return self._rows(self._numeric(picked, len(rows), booleans), {}, policy, None, None)
         return self.by_column({name: [row[name] for row in rows] for name in first}, policy)
 
@@ -289,9 +291,8 @@ class Signature:
 
     # ------------------------------------------------------------------ numbers
 
-    def _numeric(self, runs: Iterable[Sequence[Any]], rows: int, booleans: bool) -> NDArray[np.float64]:
-        """A matrix of plain values, given in runs that are one row or many."""
-        flat = list(chain.from_iterable(runs))
+    def _numeric(self, flat: list[Any], rows: int, booleans: bool) -> NDArray[np.float64]:
+        """A matrix of plain values, row after row."""
         if not booleans:
             try:
                 # takes what is a number to Python, a boolean too, and nothing else: half the time of a look at each
