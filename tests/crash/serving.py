@@ -44,6 +44,7 @@ strategies: {{live: {{stateful: {{every: 5s}}}}}}
 initial: 100
 deploy: live
 ledger: {ledger}
+blobs: blobs
 serve: {{flush: 50ms}}
 """
 
@@ -345,7 +346,7 @@ def _check(place: Place, told: Acknowledged, counted: dict[str, int]) -> str:
     missing = {name for name in told.predicted if not there[name]}
     assert len(missing) <= counted["lost"] + counted["dropped"]
 
-    with SqlLedger.open(place.ledger, "shop", create=False) as ledger:
+    with SqlLedger.open(place.ledger, "shop", blobs=place.folder / "blobs", create=False) as ledger:
         entries = list(ledger.entries())
         joined = Counter[int]()
         for entry in entries:

@@ -393,6 +393,11 @@ def test_what_cannot_start_says_why(numbers: Path, tmp_path: Path) -> None:
     assert (code, "no such file" in told) == (2, True)
     code, told = _start(numbers, "--host", "0.0.0.0", "--port", "0")
     assert (code, "token" in told) == (2, True)
+    config = tmp_path / "elsewhere.yaml"
+    text = numbers.read_text().replace("source: rows.parquet", f"source: {numbers.parent / 'rows.parquet'}")
+    config.write_text(text + "ledger: postgresql+psycopg://nobody@127.0.0.1:9/none\n")
+    code, told = _start(config)
+    assert (code, "say where models are kept" in told) == (2, True)
 
 
 def _start(config: Path, *arguments: str) -> tuple[int, str]:

@@ -71,6 +71,11 @@ _IDS = 5000
 _PAGE = 500
 
 
+def no_place() -> ConfigError:
+    """What is said where a ledger is on a server, which has no folder for models beside it."""
+    return ConfigError("blobs", None, "say where models are kept: a folder that all share, or s3://...")
+
+
 class SqlLedger:
     """The ledger of one deployment. Make one with :meth:`open`.
 
@@ -170,7 +175,7 @@ class SqlLedger:
         try:
             root = blobs if blobs is not None else database.folder and database.folder / "blobs"
             if root is None:
-                raise ConfigError("blobs", None, "say where models are kept: a folder that all share, or s3://...")
+                raise no_place()
             place, forgetful = _place(database, deployment, create, bool(forgets))
             if forgets is not None and forgets != forgetful:
                 raise ConfigError(

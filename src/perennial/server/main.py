@@ -19,6 +19,7 @@ from uvicorn.supervisors import Multiprocess
 
 from perennial.config import load
 from perennial.core.errors import ConfigError, PerennialError
+from perennial.ledger.sql import no_place
 from perennial.server.access import check_listening
 from perennial.server.app import Front, Settings, create, tokens_file
 from perennial.server.connections import bounded
@@ -42,7 +43,9 @@ def serve(settings: Settings, listening: Callable[[dict[str, Any]], None] | None
         If the configuration is wrong, or the address is taken.
     """
     loaded = replace(load(settings.config), reads=False)
-    loaded.deployment()  # an error is told before anything starts
+    made = loaded.deployment()  # an error is told before anything starts
+    if made.blobs is None and not made.ledger.startswith("sqlite"):
+        raise no_place()
     check_listening(settings.host, tokens_file(settings, loaded))
     bound = _bind(settings)
     host, port = bound.getsockname()[:2]
