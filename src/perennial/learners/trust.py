@@ -274,7 +274,7 @@ def load(data: bytes, trust: Trust) -> Any:
     _refuse_strangers(schema, trust)
     # skops goes through the whole list at every part of a model: it gets the names that are in this one
     named = {name for _, name in _named(schema)}
-    trusted = sorted((TYPES | FUNCTIONS | {_TREE} | set(trust.types) | _OUTER) & (named | {"None.None"}))
+    trusted = sorted((TYPES | FUNCTIONS | {_TREE} | set(trust.types) | _OUTER) & named)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of a deprecated estimator: its maker was told

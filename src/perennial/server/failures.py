@@ -66,6 +66,7 @@ _AWAY = "what this needs cannot be reached now: nothing was done; send the same 
 _BUSY = "somebody else is at work on this deployment: nothing was done; send the same request again later"
 _FAILED = "the server could not answer; its log says why under the request id {request!r}"
 _FEATURES = "features of these rows could not be built: the server's log says why under the request id {request!r}"
+_LOGGED = (_AWAY, _FAILED, _FEATURES)  #: words that say less than the log has to
 
 #: what an error is answered with: the first kind that fits; no text: its own message, which is about the request
 TABLE: tuple[tuple[type[Exception], int, str | None], ...] = (
@@ -114,8 +115,8 @@ def answer(error: Exception, request: str = "") -> Answer:
     for kind, status, text in TABLE:
         if isinstance(error, kind):
             message = str(error) if text is None else text.format(request=request)
-            foreseen, logged = status < 500 or status == 503, status >= 500 or text == _FEATURES
-            return Answer(status, message, RETRY if status == 503 else {}, foreseen, logged)
+            foreseen = status < 500 or status == 503
+            return Answer(status, message, RETRY if status == 503 else {}, foreseen, logged=text in _LOGGED)
     return Answer(500, _FAILED.format(request=request), {}, foreseen=False, logged=True)
 
 
