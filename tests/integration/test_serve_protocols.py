@@ -25,6 +25,7 @@ from perennial.core.records import Prediction, align
 from perennial.ledger.sql import SqlLedger
 from perennial.production import checkpoint
 from tests import serving
+from tests.command import perennial
 from tests.serving import Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # those of other people's clients
@@ -379,6 +380,25 @@ def _ask(server: Server) -> int | None:
         if isinstance(getattr(error, "reason", None), ConnectionRefusedError | ConnectionResetError):
             return None
         raise
+
+
+def test_an_inbox_that_is_away_is_not_made_anew(tmp_path: Path) -> None:
+    """Its folder goes before the first write: labels are refused, nothing is made, and it goes on afterwards."""
+    text = serving.MIXED.replace("source: rows.parquet", "source: serve").replace("delay: 1h", "wait: 1d")
+    config = serving.configure(tmp_path, text.replace("drop: [note]", "drop: []"), serving.mixed_rows())
+    assert perennial("push", str(tmp_path / "rows.parquet"), "-c", str(config)).returncode == 0
+    serving.run(config, "--until-end")
+    home, away = tmp_path / ".perennial", tmp_path / "away"
+    label = {"id": "c1", "label": "yes"}
+    with serving.serving(config) as server:
+        home.rename(away)
+        assert server.post("/labels", label)[0] == 503
+        assert not home.exists()
+        away.rename(home)
+        deadline = time.monotonic() + serving.PATIENCE
+        while (told := server.post("/labels", label))[0] != 200:
+            assert time.monotonic() < deadline, told
+            time.sleep(0.1)
 
 
 def test_what_cannot_start_says_why(numbers: Path, tmp_path: Path) -> None:

@@ -200,10 +200,18 @@ def _writer(parts: Parts, inbox: Inbox, stated: Mapping[str, Any] | None) -> Wri
         counters=parts.counters,
         types=types,
         label_type=lambda: None if stated is None else stated.get(deployment.stream.target),
+        may_make=lambda: not _ledger_gone(parts),
         thumbs=settings.thumbs == "label",
         clock=now,
         seen=parts.seen,
     )
+
+
+def _ledger_gone(parts: Parts) -> bool:
+    """Whether the file of a ledger that a champion came from is gone: with it goes the inbox, which comes back."""
+    file = parts.deployment.ledger.removeprefix("sqlite:///")
+    served = parts.models is not None and parts.models.champion is not None
+    return served and file != parts.deployment.ledger and not Path(file).exists()
 
 
 def _follow(parent: int, ended: threading.Event) -> None:

@@ -106,6 +106,8 @@ class Writer:
     label_type : callable, optional
         Gives the Arrow type of labels, None if nothing says it. Asked for when the first label comes and the log of
         labels is not there.
+    may_make : callable, optional
+        Whether a log that is not there may be made: not where it was there, and only its disk is away.
     thumbs : bool
         Thumbs are labels too: the index remembers what was said, of each id.
     clock : callable
@@ -125,6 +127,7 @@ class Writer:
         counters: Counters,
         types: Callable[[], Mapping[str, Any]],
         label_type: Callable[[], Any] = lambda: None,
+        may_make: Callable[[], bool] = lambda: True,
         thumbs: bool = False,
         clock: Callable[[], int] = lambda: time.time_ns() // 1_000,
         seen: Seen | None = None,
@@ -132,7 +135,7 @@ class Writer:
         self._inbox, self._stream, self._counters = inbox, stream, counters
         self._flush, self._most, self._drops = flush.total_seconds(), queue_rows, overflow == "drop"
         self._types, self._says_type, self._thumbs, self.clock = types, label_type, thumbs, clock
-        self._seen = seen
+        self._seen, self._may_make = seen, may_make
         self._lock = threading.Lock()  # guards the seven below
         self._waiting: list[Answered] = []
         self._asked: list[_Asked] = []
@@ -469,6 +472,7 @@ class Writer:
         """The log of predictions as it is; made if it is not there."""
         if (found := self._logs.get("rows")) is not None:
             return found
+        self._expect()
         with IngestLog.open(self._inbox.url("rows")) as there:
             schema = there.schema
         return self._open("rows", rows_schema(self._stream, self._types()) if schema is None else schema)
@@ -477,11 +481,17 @@ class Writer:
         """The log of labels; None if it is not there, and nothing says of which type they are."""
         if (found := self._logs.get("labels")) is not None:
             return found
+        self._expect()
         with IngestLog.open(self._inbox.url("labels")) as there:
             dtype = self._says_type() if there.schema is None else there.schema.field(1).type
         if dtype is None and first is not None:
             dtype = received.type_of(first)
         return None if dtype is None else self._open("labels", labels_schema(self._stream, dtype))
+
+    def _expect(self) -> None:
+        """Refuse to make anew what will come back."""
+        if not self._may_make():
+            raise SourceAway(f"{self._inbox.database} and the ledger beside it are gone: nothing was written")
 
     def _open(self, which: Which, schema: Any) -> IngestLog:
         with self._opening:
