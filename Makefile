@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check soak bench format lock clean
+.PHONY: help demo test check soak bench bench-evidence format lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Perennial needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...")'
@@ -33,6 +33,9 @@ soak: $(READY) ## kill runs a thousand times and more, and compare what they rec
 
 bench: $(READY) ## measure what the README claims, each against its peer in the same run
 	$(BIN)/python -m benchmarks
+
+bench-evidence: $(READY) ## measure whether the defaults win and the advice is right: hours
+	$(BIN)/python -m benchmarks.evidence
 
 format: $(READY) ## format the code
 	$(BIN)/ruff check --fix .

@@ -1,0 +1,82 @@
+"""``python -m benchmarks.evidence [PART ...]``: measure, show, and keep what was found."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich import box
+from rich.console import Console
+from rich.table import Table as Drawn
+
+from benchmarks.evidence.records import Cell, Part
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results.json"
+#: modules of this package, in the order of what is to be shown
+PARTS = ()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks.evidence", description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=PARTS or None, help="some of the parts; all unless named")
+    parser.add_argument("--seeds", type=int, help="fewer seeds, for a trial; the results are then not kept")
+    given = parser.parse_args()
+    settings = yaml.safe_load((HERE / "settings.yaml").read_text(encoding="utf-8"))
+    console = Console()
+    held = True
+    for name in given.parts or PARTS:
+        begun = time.perf_counter()
+        seeds = range(given.seeds or settings["seeds"])
+        part: Part = import_module(f"benchmarks.evidence.{name}").measure(settings[name], seeds, console.print)
+        show(part, console)
+        console.print(f"{name}: {time.perf_counter() - begun:.0f} s")
+        held &= all(goal.holds for goal in part.goals)
+        if given.seeds is None:
+            keep(part, settings[name])
+    return 0 if held else 1
+
+
+def keep(part: Part, settings: Mapping[str, Any]) -> None:
+    """Put a part into the results; other parts stay as they were."""
+    found: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    facts = asdict(part) | {"settings": dict(settings)}
+    for goal, told in zip(part.goals, facts["goals"], strict=True):
+        told["holds"] = goal.holds
+    found[part.name] = facts
+    RESULTS.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def show(part: Part, console: Console) -> None:
+    """Print a part: its goals first."""
+    goals = [
+        [g.what, g.value, f"{g.way} {g.limit:g}", "yes" if g.holds else f"NO, by {g.missed_by:.3g}", g.note]
+        for g in part.goals
+    ]
+    console.print(_drawn(part.title, ["goal", "measured", "limit", "met", "note"], goals))
+    for table in part.tables:
+        console.print(_drawn(table.title, table.columns, table.rows))
+    for note in part.notes:
+        console.print(f"- {note}")
+
+
+def _drawn(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Drawn:
+    drawn = Drawn(title=title, box=box.SIMPLE_HEAD)
+    for column in columns:
+        drawn.add_column(column, overflow="fold")
+    for row in rows:
+        drawn.add_row(
+            *(f"{cell:.4g}" if isinstance(cell, float) else str("" if cell is None else cell) for cell in row)
+        )
+    return drawn
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
