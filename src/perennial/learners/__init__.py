@@ -11,34 +11,43 @@ from typing import TYPE_CHECKING
 
 from perennial.learners.factory import (
     FRAMEWORKS,
+    AccuracyUpdated,
     Calibrated,
     Continued,
     Decayed,
     EarlyStopped,
     LeafRefit,
+    PriorCorrected,
+    Rebuilt,
     Sklearn,
     SlidingForest,
+    Tuned,
     as_learner,
 )
 
 if TYPE_CHECKING:
-    from perennial.learners import plain
+    from perennial.learners import committee, plain
 
 __all__ = [
     "FRAMEWORKS",
+    "AccuracyUpdated",
     "Calibrated",
     "Continued",
     "Decayed",
     "EarlyStopped",
     "LeafRefit",
+    "PriorCorrected",
+    "Rebuilt",
     "Sklearn",
     "SlidingForest",
+    "Tuned",
     "as_learner",
+    "committee",
     "plain",
 ]
 
 
 def __getattr__(name: str) -> object:
-    if name == "plain":
-        return import_module("perennial.learners.plain")
+    if name in ("committee", "plain"):
+        return import_module(f"perennial.learners.{name}")
     raise AttributeError(f"module 'perennial.learners' has no attribute {name!r}")

@@ -16,6 +16,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, Protocol, final
 
 import numpy as np
@@ -27,6 +28,7 @@ from perennial.core.identity import Unhashable, canonical, digest, seed_from
 from perennial.core.protocols import LOCAL, Known, Serving, Trust
 from perennial.core.records import ABSTAINED, Examples, Label, Prediction, TaskKind
 from perennial.learners.export import Files, as_json
+from perennial.learners.recall import Recall
 from perennial.learners.saved import join, pack, part, unpack
 
 Floats = NDArray[np.float64]
@@ -922,6 +924,7 @@ class Decayed:
         self._settings = settings
         self._label: Literal["Decayed", "Continued"] = label
         self._state: _State | None = None
+        self._recall = Recall()
 
     @property
     def name(self) -> str:
@@ -956,24 +959,25 @@ class Decayed:
         """Fade the old trees and grow new ones on ``examples``; mutates the model. No examples, no change."""
         if len(examples):
             self._state = self._next(self._trained(), examples, seed, self._settings.trees)
+            self._recall.forget()  # it was for the rows that are learned now
 
     def predict(self, features: Features) -> Prediction:
         """The link of offset plus weighed trees."""
-        return self._said(_rows(self._engine, features))
+        return self._said(_rows(self._engine, features), self._recall)
 
     def serving(self) -> Serving | None:
         """The same on a matrix; None if members want words."""
         members = self._trained().members
         return self._said if all(self._engine.takes_matrix(member.booster) for member in members) else None
 
-    def _said(self, rows: Any) -> Prediction:
+    def _said(self, rows: Any, recall: Recall | None = None) -> Prediction:
         state = self._trained()
         if not state.mass:
             if self.task == "regression":
                 return Prediction(values=np.full(len(rows), np.nan))
             return _classified(np.empty((len(rows), 0)), ())
         k = outputs(self.task, len(state.classes))
-        raw = prior(self.task, state.mass) + self._trees(state.members, rows, k)
+        raw = prior(self.task, state.mass) + self._trees(state.members, rows, k, recall)
         if self.task == "regression":
             return Prediction(values=raw[:, 0])
         return _classified(probabilities(raw, len(state.classes)), state.classes)
@@ -1027,7 +1031,9 @@ class Decayed:
         mass = self._weighed(state.mass, target)
         faded = tuple(replace(m, weight=m.weight * s.gamma) for m in state.members)
         faded = tuple(m for m in faded if m.weight >= s.floor)
-        start = prior(engine.task, mass) + self._trees(faded, _rows(engine, examples.features), target.outputs)
+        start = prior(engine.task, mass) + self._trees(
+            faded, _rows(engine, examples.features), target.outputs, self._recall
+        )
         growth = self._growth(len(examples), rounds, _update_seed(engine, seed, state.updates))
         grown = _member(engine, examples.features, target, start, growth)
         return _State(
@@ -1053,14 +1059,14 @@ class Decayed:
         leaves = min(engine.leaves, max(4, rows // 50)) if s.leaves is None else s.leaves
         return Growth(rounds=rounds, leaves=leaves, l2=max(5.0, engine.l2) if s.l2 is None else s.l2, seed=seed)
 
-    def _trees(self, members: Sequence[_Member], rows: Any, k: int) -> Floats:
-        """The trees' part of the raw score, shape (n, k), clipped."""
+    def _trees(self, members: Sequence[_Member], rows: Any, k: int, recall: Recall | None) -> Floats:
+        """The trees' part of the raw score, shape (n, k), clipped; what members just said is not asked again."""
         total = np.zeros((len(rows), k))
         if not len(rows):
             return total
         for member in members:
-            raw = self._engine.raw(member.booster, rows, outputs(self.task, member.classes))
-            total += member.weight * widened(raw, k)
+            ask = partial(self._engine.raw, member.booster, rows, outputs(self.task, member.classes))
+            total += member.weight * widened(ask() if recall is None else recall.of(rows, member.booster, ask), k)
         bound = self._settings.clip
         return total if bound is None or self.task == "regression" else np.clip(total, -bound, bound)
 

@@ -7,7 +7,7 @@ the framework's top-level module and whose value is a module with ``wrap``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -132,6 +132,120 @@ def SlidingForest(  # noqa: N802
     from perennial.learners import sklearn
 
     return sklearn.SlidingForest(_made(estimator, None), trees=trees, size=size, drop=drop)
+
+
+def AccuracyUpdated(learner: object, *, size: int = 10) -> Updatable:  # noqa: N802
+    """One small model per update, each weighed by how it did on the newest labels.
+
+    Each update first asks all members about its examples: member i then weighs ``1 / (E + e[i])``, with ``e[i]`` its
+    mean squared error there and ``E`` that of saying the shares of the classes, or the mean; the new member, trained
+    on these examples alone, weighs ``1 / E``. Members are not changed later. Of more than ``size`` the one that weighs
+    least goes. Answers are averaged, so dropping one leaves no hole, as dropping trees of a boosted sum does.
+
+    Parameters
+    ----------
+    learner : object
+        Whatever :func:`as_learner` takes, e.g. a booster of few trees; a classifier must give probabilities.
+    size : int
+        Members at most: the memory is theirs.
+
+    References
+    ----------
+    Brzezinski and Stefanowski (2014), the Accuracy Updated Ensemble, for the weights.
+    """
+    from perennial.learners import ensemble
+
+    return ensemble.BatchEnsemble(as_learner(learner), size=size)
+
+
+def Rebuilt(learner: object, *, rows: int, every: int = 1) -> Updatable:  # noqa: N802
+    """A stateless model for whoever wants to be updated: it keeps its newest rows, and is fitted anew on them.
+
+    For a committee, where stateless and stateful experts are weighed side by side. Alone,
+    :class:`perennial.strategies.Stateless` does the same, and shares its window and its trainings with others.
+
+    Parameters
+    ----------
+    learner : object
+        Whatever :func:`as_learner` takes.
+    rows : int
+        The window: its newest rows, which it holds.
+    every : int
+        Updates from one fit to the next.
+    """
+    from perennial.learners import rebuilt
+
+    return rebuilt.WindowedLearner(as_learner(learner), rows=rows, every=every)
+
+
+def PriorCorrected(learner: object, *, memory: float = 1000.0, bound: float = 20.0) -> Updatable:  # noqa: N802
+    """A classifier that is trained once, and whose probabilities follow how common the classes have become.
+
+    For label drift alone: what a class looks like stays, and its share changes. No training is needed then:
+    probabilities are multiplied by the share among the newest labels over the share in training, and divided by their
+    sum. A :func:`Calibrated` learner repairs more, and needs more labels to do it.
+
+    Parameters
+    ----------
+    learner : object
+        Whatever :func:`as_learner` takes, if it gives probabilities.
+    memory : float
+        Labels after which an older one counts half.
+    bound : float
+        The greatest factor of a correction, up or down.
+
+    References
+    ----------
+    Saerens, Latinne and Decaestecker (2002), equation 2.4, with shares counted among labels.
+    """
+    from perennial.learners import priors
+
+    return priors.PriorCorrectedLearner(as_learner(learner), memory=memory, bound=bound)
+
+
+def Tuned(  # noqa: N802
+    estimator: object,
+    search: Mapping[str, Sequence[Any]],
+    *,
+    split: float = 0.2,
+    trials: int | None = None,
+    wrap: Callable[[Any], Any] | None = None,
+) -> Learner:
+    """A learner whose parameters are chosen in each fit, inside its window: nothing is tuned on what comes later.
+
+    The older part of the window trains every choice, its newest ``split`` judges them, and the best is fitted on all.
+    Where the result can be updated, updates reach the chosen model. The search's cost counts: CPU seconds and
+    row-trees are those of all choices.
+
+    Parameters
+    ----------
+    estimator : object
+        An estimator with ``set_params``, or the path of its class.
+    search : mapping of str to list
+        Values of parameters; every combination is a choice.
+    split : float
+        In (0, 1): the newest share of the window, in order, that judges.
+    trials : int, optional
+        How many choices each fit draws and tries; all unless given.
+    wrap : callable, optional
+        What makes a learner of the estimator, e.g. ``learners.Decayed``.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> Tuned(LogisticRegression(), {"C": [0.1, 1.0]}).name
+    'Tuned(LogisticRegression)'
+    """
+    from perennial.learners import tuned
+
+    def make(choice: dict[str, Any]) -> Learner:
+        if isinstance(estimator, str | Mapping):
+            made = _made(estimator, choice)
+        else:
+            made = tuned.with_parameters(estimator, choice)
+        return as_learner(made if wrap is None else wrap(made))
+
+    return tuned.tune(make, search, split=split, trials=trials)
 
 
 def Sklearn(  # noqa: N802
