@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, Protocol, final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -377,12 +378,12 @@ class Engine(Protocol):
         """What the trees of a grown booster add to the raw score, shape (n, outputs); ``rows`` as :meth:`rows`."""
         ...
 
-    def read_leaves(self, booster: Any, features: Features, outputs: int) -> Leaves:
-        """Leaf values, and the leaf that each row reaches."""
+    def read_leaves(self, booster: Any, payload: bytes, features: Features, outputs: int) -> Leaves:
+        """Leaf values, and the leaf that each row reaches; ``payload`` is what :meth:`dump` gives of the booster."""
         ...
 
-    def with_leaves(self, booster: Any, values: list[Floats]) -> Any:
-        """A booster of the same structure with other leaf values."""
+    def with_leaves(self, booster: Any, payload: bytes, values: list[Floats]) -> bytes:
+        """What :meth:`dump` gives of a booster of the same structure with other leaf values."""
         ...
 
     def trees(self, booster: Any) -> int:
@@ -511,10 +512,15 @@ def _rows(engine: Engine, features: Features) -> Any:
 
 def _params(engine: Engine) -> str | None:
     """The estimator's settings as text, for whoever opens a saved model; None if they cannot be told."""
-    try:
-        return canonical(engine.estimator)
-    except Unhashable:
-        return None
+    if engine not in _told_params:  # they do not change, and to tell them takes longer than to save a small model
+        try:
+            _told_params[engine] = canonical(engine.estimator)
+        except Unhashable:
+            _told_params[engine] = None
+    return _told_params[engine]
+
+
+_told_params: WeakKeyDictionary[Engine, str | None] = WeakKeyDictionary()
 
 
 def _update_seed(engine: Engine, seed: int, updates: int) -> int:
@@ -734,7 +740,10 @@ class Boosted:
         return self._model
 
     def _payload(self, model: _Whole) -> bytes:
-        return self._engine.dump(model.booster) if model.payload is None else model.payload
+        if model.payload is None:  # kept: who is updated around it is saved again and again
+            model = self._model = replace(model, payload=self._engine.dump(model.booster))
+        assert model.payload is not None
+        return model.payload
 
     def _searched(self, examples: Examples, stopping: Stopping) -> tuple[int | None, int]:
         """The number of rounds that the newest share of the window likes best, and the trees built to find it."""
@@ -1236,10 +1245,10 @@ class LeafRefit:
             examples = examples.take(known)
             target = _target(engine.task, state.classes, examples)[1]
         mass = self._weighed(state.mass, target)
-        leaves = engine.read_leaves(member.booster, examples.features, target.outputs)
+        leaves = engine.read_leaves(member.booster, member.payload, examples.features, target.outputs)
         start = np.tile(prior(engine.task, mass), (len(examples), 1))
         values = refitted(leaves, start, target, decay=self._decay, rate=engine.rate, l2=max(_LEAST_L2, engine.l2))
-        payload = engine.dump(engine.with_leaves(member.booster, values))
+        payload = engine.with_leaves(member.booster, member.payload, values)
         moved = replace(member, payload=payload, booster=engine.read(payload))
         return replace(state, mass=tuple(mass.tolist()), members=(moved,), updates=state.updates + 1, built=0)
 

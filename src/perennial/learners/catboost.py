@@ -314,18 +314,18 @@ class CatBoost:
         told = booster.predict(rows, prediction_type="RawFormulaVal", thread_count=self.threads)
         return np.asarray(told, dtype=np.float64).reshape(len(rows), outputs)
 
-    def read_leaves(self, booster: Any, features: Features, outputs: int) -> Leaves:
+    def read_leaves(self, booster: Any, payload: bytes, features: Features, outputs: int) -> Leaves:  # noqa: ARG002
         """Leaves of one tree per round, with a value for each class."""
         where = booster.calc_leaf_indexes(self.rows(features), thread_count=self.threads)
         values = np.asarray(booster.get_leaf_values(), dtype=np.float64).reshape(-1, outputs)
         ends = np.cumsum(np.asarray(booster.get_tree_leaf_counts(), dtype=np.int64))
         return Leaves(where=np.asarray(where, dtype=np.int64), values=np.split(values, ends[:-1]))
 
-    def with_leaves(self, booster: Any, values: list[Floats]) -> Any:
+    def with_leaves(self, booster: Any, payload: bytes, values: list[Floats]) -> bytes:  # noqa: ARG002
         """The same trees with other leaves."""
-        new = self.read(self.dump(booster))
+        new = self.read(payload)
         new.set_leaf_values(np.concatenate(values).ravel())
-        return new
+        return self.dump(new)
 
     # -- trained elsewhere --------------------------------------------------------------------------------------------
 

@@ -553,7 +553,7 @@ def light(framework: Framework = "lightgbm", *, task: TaskKind = "classification
     """Leaf refit, an ensemble of small boosters, and decayed boosting: three cheap ways to follow a stream.
 
     All are calibrated by the newest labels, where they classify. The state is bounded: the trees of the first fit, ten
-    boosters of 20 trees with 15 leaves, and at most about 45 of 10 trees with 7 leaves; see ``size``.
+    boosters of 30 trees with 7 leaves, and 44 of 20 trees with 15 leaves at most; see ``size``.
 
     Parameters
     ----------
@@ -582,8 +582,8 @@ def full(framework: Framework = "lightgbm", *, task: TaskKind = "classification"
 
     made = _Made(framework, task)
     experts = _light(framework, task) | {
-        "fast": made.calibrated(factory.Decayed(made.small, gamma=0.7, trees=10, leaves=7, l2=10.0)),
-        "slow": made.calibrated(factory.Decayed(made.slow, gamma=0.97, trees=5, leaves=7, l2=10.0, floor=0.05)),
+        "fast": made.calibrated(factory.Decayed(made.small, gamma=0.7, trees=20, floor=0.01)),
+        "slow": made.calibrated(factory.Decayed(made.slow, gamma=0.97, trees=20, floor=0.1)),
         "forest": made.calibrated(factory.SlidingForest(made.forest, trees=10, size=10)),
         "window": made.calibrated(factory.Rebuilt(made.default, rows=8_000, every=4)),
     }
@@ -633,17 +633,17 @@ class _Made:
     @property
     def short(self) -> dict[str, Any]:
         """A small booster for a single batch."""
-        return self.estimator(rounds=20, leaves=15, rate=0.15, l2=5.0)
+        return self.estimator(rounds=30, leaves=7, rate=0.2, l2=5.0)
 
     @property
     def small(self) -> dict[str, Any]:
         """What decayed boosting starts from."""
-        return self.estimator(rounds=50, leaves=7, rate=0.1, l2=10.0)
+        return self.estimator(rounds=100, leaves=15, rate=0.1, l2=5.0)
 
     @property
     def slow(self) -> dict[str, Any]:
         """The same for a long memory."""
-        return self.estimator(rounds=100, leaves=7, rate=0.05, l2=10.0)
+        return self.estimator(rounds=100, leaves=15, rate=0.05, l2=5.0)
 
     @property
     def forest(self) -> dict[str, Any]:
@@ -665,5 +665,5 @@ def _light(framework: Framework, task: TaskKind) -> dict[str, object]:
     return {
         "refit": made.calibrated(factory.LeafRefit(made.default, decay=0.9)),
         "ensemble": made.calibrated(factory.AccuracyUpdated(made.short, size=10)),
-        "decayed": made.calibrated(factory.Decayed(made.small, gamma=0.9, trees=10, leaves=7, l2=10.0, floor=0.01)),
+        "decayed": made.calibrated(factory.Decayed(made.small, gamma=0.9, trees=20, floor=0.01)),
     }

@@ -301,20 +301,27 @@ class LightGBM:
         told: Floats = booster.predict(rows, raw_score=True, num_threads=self.threads)
         return told.reshape(len(rows), outputs)
 
-    def read_leaves(self, booster: Any, features: Features, outputs: int) -> Leaves:  # noqa: ARG002
+    def read_leaves(self, booster: Any, payload: bytes, features: Features, outputs: int) -> Leaves:  # noqa: ARG002
         """Leaves, one tree per class and round."""
         where = booster.predict(features.matrix(), pred_leaf=True, num_threads=self.threads)
-        lines = re.findall(r"^leaf_value=(.*)$", booster.model_to_string(), flags=re.MULTILINE)
+        lines = re.findall(r"^leaf_value=(.*)$", payload.decode(), flags=re.MULTILINE)
         values = [np.array(line.split(), dtype=np.float64)[:, None] for line in lines]
         return Leaves(where=where.reshape(len(features), -1), values=values)
 
-    def with_leaves(self, booster: Any, values: list[Floats]) -> lgb.Booster:
-        """The same trees with other leaves."""
-        new = lgb.Booster(model_str=booster.model_to_string())
-        for tree, leaves in enumerate(values):
-            for leaf, value in enumerate(leaves[:, 0].tolist()):
-                new.set_leaf_output(tree, leaf, value)
-        return new
+    def with_leaves(self, booster: Any, payload: bytes, values: list[Floats]) -> bytes:  # noqa: ARG002
+        """The same trees with other leaves, in the text of the model: the library sets one leaf per call."""
+        told = iter(values)
+
+        def line(_: re.Match[str]) -> str:
+            return f"leaf_value={' '.join(map(repr, next(told)[:, 0].tolist()))}"
+
+        head, *trees = re.split(r"^(?=Tree=)", payload.decode(), flags=re.MULTILINE)
+        last, end, rest = trees[-1].partition("end of trees")
+        trees[-1] = last
+        trees = [re.sub(r"^leaf_value=.*$", line, tree, count=1, flags=re.MULTILINE) for tree in trees]
+        sizes = " ".join(str(len(tree.encode())) for tree in trees)
+        head = re.sub(r"^tree_sizes=.*$", f"tree_sizes={sizes}", head, count=1, flags=re.MULTILINE)
+        return "".join([head, *trees, end, rest]).encode()
 
     # -- trained elsewhere --------------------------------------------------------------------------------------------
 

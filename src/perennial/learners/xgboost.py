@@ -285,7 +285,7 @@ class XGBoost:
         told = self._asked(booster, rows, margin=True)
         return told.astype(np.float64).reshape(len(rows), outputs)
 
-    def read_leaves(self, booster: Any, features: Features, outputs: int) -> Leaves:  # noqa: ARG002
+    def read_leaves(self, booster: Any, payload: bytes, features: Features, outputs: int) -> Leaves:  # noqa: ARG002
         """Values by node (inner nodes among them, which no row ends in), one tree per class and round."""
         rows = xgb.DMatrix(features.matrix(), missing=self._missing, nthread=self.threads)
         where = booster.predict(rows, pred_leaf=True).reshape(len(features), -1).astype(np.int64)
@@ -293,13 +293,13 @@ class XGBoost:
         values = [np.asarray(tree["split_conditions"], dtype=np.float64)[:, None] for tree in trees]
         return Leaves(where=where, values=values)
 
-    def with_leaves(self, booster: Any, values: list[Floats]) -> xgb.Booster:
+    def with_leaves(self, booster: Any, payload: bytes, values: list[Floats]) -> bytes:  # noqa: ARG002
         """The same trees with other leaves; XGBoost keeps them in float32."""
         model = json.loads(booster.save_raw("json"))
         for tree, new in zip(_trees(model), values, strict=True):
             told = np.where(np.asarray(tree["left_children"]) < 0, new[:, 0], tree["split_conditions"])
             tree["split_conditions"] = told.tolist()
-        return self.read(json.dumps(model).encode())
+        return self.dump(self.read(json.dumps(model).encode()))
 
     # -- trained elsewhere --------------------------------------------------------------------------------------------
 

@@ -117,7 +117,7 @@ def test_new_trees_start_at_the_given_scores(classes: int) -> None:
     start = np.random.default_rng(5).normal(size=(300, 1))
     booster = engine.grow(examples.features, target, start, Growth(rounds=1, leaves=4, l2=5.0, seed=1))
     slope, curve = gradients(start, target)
-    leaves = engine.read_leaves(booster, examples.features, 1)
+    leaves = engine.read_leaves(booster, engine.dump(booster), examples.features, 1)
     for leaf in np.unique(leaves.where[:, 0]):
         rows = leaves.where[:, 0] == leaf
         step = -engine.rate * slope[rows, 0].sum() / (curve[rows, 0].sum() + 5.0)
@@ -144,7 +144,7 @@ def test_new_trees_of_three_classes_start_at_the_given_scores(method: str, absen
     slope, _ = gradients(start, target)
     p = probabilities(start, 3)
     l2 = 5.0 * n / (n + absent)
-    leaves = engine.read_leaves(booster, examples.features, 3)
+    leaves = engine.read_leaves(booster, engine.dump(booster), examples.features, 3)
     for leaf in np.unique(leaves.where[:, 0]):
         rows = leaves.where[:, 0] == leaf
         pull = slope[rows].sum(axis=0)
@@ -177,10 +177,10 @@ def test_written_leaves_are_predicted() -> None:
     target = Target(y=examples.codes.astype(np.float64), classes=3)
     start = np.zeros((200, 3))
     booster = engine.grow(examples.features, target, start, Growth(rounds=3, leaves=8, l2=1.0, seed=1))
-    leaves = engine.read_leaves(booster, examples.features, 3)
+    leaves = engine.read_leaves(booster, engine.dump(booster), examples.features, 3)
     moved = refitted(leaves, start, target, decay=0.5, rate=0.3, l2=1.0)
     total = sum(values[leaves.where[:, tree]] for tree, values in enumerate(moved))
-    again = engine.read(engine.dump(engine.with_leaves(booster, moved)))
+    again = engine.read(engine.with_leaves(booster, engine.dump(booster), moved))
     np.testing.assert_allclose(engine.raw(again, engine.rows(examples.features), 3), total, atol=1e-9)
     assert not np.allclose(total, engine.raw(booster, engine.rows(examples.features), 3), atol=1e-3)
 

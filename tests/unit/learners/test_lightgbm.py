@@ -94,7 +94,7 @@ def test_new_trees_start_at_the_given_scores(classes: int) -> None:
     start = np.random.default_rng(5).normal(size=(300, target.outputs))
     booster = engine.grow(examples.features, target, start, Growth(rounds=1, leaves=4, l2=5.0, seed=1))
     slope, curve = gradients(start, target)
-    leaves = engine.read_leaves(booster, examples.features, target.outputs)
+    leaves = engine.read_leaves(booster, engine.dump(booster), examples.features, target.outputs)
     assert len(leaves.values) == target.outputs
     for j, values in enumerate(leaves.values):
         assert len(values) > 1
@@ -132,9 +132,11 @@ def test_leaf_refit_is_lightgbms_own(classes: int) -> None:
     target = Target(y=first.codes.astype(np.float64), classes=classes)
     booster = engine.grow(first.features, target, np.zeros((200, k)), growth)
     now = Target(y=then.codes.astype(np.float64), classes=classes)
-    leaves = engine.read_leaves(booster, then.features, k)
+    leaves = engine.read_leaves(booster, engine.dump(booster), then.features, k)
     moved = refitted(leaves, np.zeros((200, k)), now, decay=0.8, rate=engine.rate, l2=2.0)
-    mine = engine.raw(engine.with_leaves(booster, moved), engine.rows(then.features), k)
+    mine = engine.raw(
+        engine.read(engine.with_leaves(booster, engine.dump(booster), moved)), engine.rows(then.features), k
+    )
     theirs = booster.refit(then.features.matrix(), then.codes, decay_rate=0.8, num_threads=1)
     want = theirs.predict(then.features.matrix(), raw_score=True).reshape(-1, k)
     np.testing.assert_allclose(mine, want, atol=1e-6)

@@ -83,7 +83,7 @@ def test_new_trees_start_at_the_given_scores(classes: int) -> None:
     slope, curve = gradients(start, target)
     if target.outputs > 1:
         curve = curve * (2 * (classes - 1) / classes)  # XGBoost's own bound: 2 p (1 - p)
-    leaves = engine.read_leaves(booster, examples.features, target.outputs)
+    leaves = engine.read_leaves(booster, engine.dump(booster), examples.features, target.outputs)
     assert len(leaves.values) == target.outputs
     for j, values in enumerate(leaves.values):
         reached = np.unique(leaves.where[:, j])
@@ -104,7 +104,7 @@ def test_raw_scores_leave_the_start_out_and_leaves_add_up_to_them(classes: int) 
     target = Target(y=y, classes=0 if classes == 1 else classes)
     start = np.full((200, target.outputs), 0.7)
     booster = engine.grow(examples.features, target, start, Growth(rounds=4, leaves=5, l2=5.0, seed=1))
-    leaves = engine.read_leaves(booster, examples.features, target.outputs)
+    leaves = engine.read_leaves(booster, engine.dump(booster), examples.features, target.outputs)
     total = np.zeros_like(start)
     for tree, values in enumerate(leaves.values):
         total[:, tree % target.outputs] += values[leaves.where[:, tree], 0]
@@ -120,12 +120,12 @@ def test_written_leaves_are_predicted() -> None:
     target = Target(y=examples.codes.astype(np.float64), classes=3)
     start = np.zeros((200, 3))
     booster = engine.grow(examples.features, target, start, Growth(rounds=3, leaves=6, l2=1.0, seed=1))
-    leaves = engine.read_leaves(booster, examples.features, 3)
+    leaves = engine.read_leaves(booster, engine.dump(booster), examples.features, 3)
     moved = refitted(leaves, start, target, decay=0.5, rate=0.3, l2=1.0)
     total = np.zeros((200, 3))
     for tree, values in enumerate(moved):
         total[:, tree % 3] += values[leaves.where[:, tree], 0]
-    again = engine.read(engine.dump(engine.with_leaves(booster, moved)))
+    again = engine.read(engine.with_leaves(booster, engine.dump(booster), moved))
     np.testing.assert_allclose(engine.raw(again, engine.rows(examples.features), 3), total, atol=1e-5)
     assert not np.allclose(total, engine.raw(booster, engine.rows(examples.features), 3), atol=1e-3)
 
