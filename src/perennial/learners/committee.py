@@ -159,6 +159,11 @@ class CommitteeLearner(Around):
         """That of its experts."""
         return next(iter(self._templates.values())).task
 
+    @property
+    def experts(self) -> Mapping[str, Learner]:
+        """The templates of its experts, by name."""
+        return dict(self._templates)
+
     def identity(self) -> str:
         """Every expert and the settings."""
         experts = {name: learner.identity() for name, learner in self._templates.items()}
