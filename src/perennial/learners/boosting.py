@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, Protocol, final
 from weakref import WeakKeyDictionary
@@ -42,6 +42,8 @@ _LEAST_L2 = 1.0
 
 #: log-odds beyond which float64 knows only 0 and 1, and its exponential would overflow
 _STEEPEST = 700.0
+#: of new trees: how often Newton's method moves their weight, the greatest, and how fast the first weight follows
+_WEIGHT_STEPS, _MOST_WEIGHT, _STEP_RATE = 5, 1.5, 0.2
 #: why updates refuse the frameworks' own class weights: base rates and leaves would not agree on them
 WEIGH_ROWS = "updates know the weights of examples only: leave it out, and give the stream a weight column"
 
@@ -773,6 +775,7 @@ class Decay:
     l2: float | None = None
     clip: float | None = 5.0
     floor: float = 1e-3
+    weigh: bool = True
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.gamma <= 1.0:
@@ -810,6 +813,7 @@ class _State:
     members: tuple[_Member, ...] = ()
     updates: int = 0
     built: int = 0
+    step: float = 1.0  # what new trees weigh until others than those they learned tell
 
 
 def _load_state(engine: Engine, kind: str, blob: bytes, trust: Trust) -> _State:
@@ -824,6 +828,7 @@ def _load_state(engine: Engine, kind: str, blob: bytes, trust: Trust) -> _State:
         members=tuple(members),
         updates=header["updates"],
         built=header["built"],
+        step=header["step"],
     )
 
 
@@ -834,6 +839,7 @@ def _save_state(engine: Engine, kind: str, state: _State) -> bytes:
         "members": [(member.weight, member.classes) for member in state.members],
         "updates": state.updates,
         "built": state.built,
+        "step": state.step,
         "params": _params(engine),
     }
     content = join(header, [member.payload for member in state.members])
@@ -841,7 +847,8 @@ def _save_state(engine: Engine, kind: str, state: _State) -> bytes:
 
 
 def _digest_state(engine: Engine, state: _State) -> str:
-    plain = [list(state.classes), list(state.mass), state.updates, [(m.weight, m.classes) for m in state.members]]
+    weights = [(m.weight, m.classes) for m in state.members]
+    plain = [list(state.classes), list(state.mass), state.updates, state.step, weights]
     return digest(canonical(plain), *(engine.learned(member.payload) for member in state.members))
 
 
@@ -905,6 +912,11 @@ class Decayed:
     towards the recent base rate and not towards 0. Trees whose weight falls under ``floor`` are dropped, which bounds
     memory and time at about ``log(floor) / log(gamma)`` trainings.
 
+    Trees that learned one batch know its noise as well. So, with ``weigh``, the newest trees are weighed anew by the
+    next batch, which they have not seen: their weight goes half the way, in the curvature of the loss, from what such
+    trees weighed before to what would have been best there. What new trees weigh at first follows these weights. On a
+    stream that stands still they come to weigh little, and where a concept moves, much.
+
     ``fit`` grows the estimator's own number of rounds in the same regularised form, as the first member. After
     ``begin``, every update grows ``trees`` rounds, the first one too. Classes may be missing from a batch and may
     first appear in one: trees older than a class score 0 for it. Every update is a function of the stored form and
@@ -918,7 +930,7 @@ class Decayed:
         ``gamma`` and ``trees`` as above. ``leaves``: most leaves of a new tree, by default a fiftieth of the batch,
         at least 4 and at most the estimator's. ``l2``: penalty of the leaves, by default 5 or the estimator's if that
         is more. ``clip``: bound of the trees' part of a classifier's raw score (log-odds), against leaves that run
-        away where the curvature vanishes; a regression is not clipped. ``floor`` as above.
+        away where the curvature vanishes; a regression is not clipped. ``floor`` and ``weigh`` as above.
     label : str
         The word for it in reports.
 
@@ -953,7 +965,7 @@ class Decayed:
     def identity(self) -> str:
         """Canonical text of estimator, settings, threads and versions; raises ``Unhashable`` if it cannot be told."""
         s = self._settings
-        options = {"gamma": s.gamma, "trees": s.trees, "leaves": s.leaves, "l2": s.l2, "clip": s.clip, "floor": s.floor}
+        options = asdict(s)
         return _described(self._engine, self._kind(), options)
 
     def fit(self, examples: Examples, seed: int) -> Decayed:
@@ -1038,20 +1050,45 @@ class Decayed:
         s, engine = self._settings, self._engine
         classes, target = _target(engine.task, state.classes, examples)
         mass = self._weighed(state.mass, target)
-        faded = tuple(replace(m, weight=m.weight * s.gamma) for m in state.members)
+        shown = _rows(engine, examples.features)
+        members, step = self._tried(state, shown, prior(engine.task, mass), target)
+        faded = tuple(replace(m, weight=m.weight * s.gamma) for m in members)
         faded = tuple(m for m in faded if m.weight >= s.floor)
-        start = prior(engine.task, mass) + self._trees(
-            faded, _rows(engine, examples.features), target.outputs, self._recall
-        )
+        start = prior(engine.task, mass) + self._trees(faded, shown, target.outputs, self._recall)
         growth = self._growth(len(examples), rounds, _update_seed(engine, seed, state.updates))
         grown = _member(engine, examples.features, target, start, growth)
         return _State(
             classes=classes,
             mass=tuple(mass.tolist()),
-            members=faded if grown is None else (*faded, grown),
+            members=faded if grown is None else (*faded, replace(grown, weight=step if faded else 1.0)),
             updates=state.updates + 1,
             built=0 if grown is None else engine.trees(grown.booster),
+            step=step,
         )
+
+    def _tried(self, state: _State, rows: Any, offset: Floats, target: Target) -> tuple[tuple[_Member, ...], float]:
+        """The members, the newest weighed by rows that it has not seen; and what new trees weigh at first from now on.
+
+        The first member is what all others add to, and keeps its weight.
+        """
+        if not self._settings.weigh or len(state.members) < 2:
+            return state.members, state.step
+        *older, newest = state.members
+        k = target.outputs
+        before = offset + self._trees(older, rows, k, self._recall)
+        own = self._trees([replace(newest, weight=1.0)], rows, k, self._recall)
+        weight = hold = state.step
+        for i in range(_WEIGHT_STEPS):
+            slope, curve = gradients(before + weight * own, target)
+            bend = float((curve * own * own).sum())
+            if i == 0:
+                held = bend  # the former weight counts as much as this batch
+            if not bend + held > 0.0:
+                return state.members, state.step
+            pull = float((slope * own).sum()) + held * (weight - hold)
+            weight = min(max(weight - pull / (bend + held), 0.0), _MOST_WEIGHT)
+        step = state.step + _STEP_RATE * (weight - state.step)
+        return (*older, replace(newest, weight=weight)), step
 
     def _weighed(self, former: tuple[float, ...], target: Target) -> Floats:
         """Label mass with the former part faded; plain continuation keeps the offset, new classes apart."""
@@ -1276,5 +1313,5 @@ def continued(engine: Engine, trees: int) -> Decayed:
         UserWarning,
         stacklevel=3,
     )
-    settings = Decay(gamma=1.0, trees=trees, leaves=engine.leaves, l2=engine.l2, clip=None)
+    settings = Decay(gamma=1.0, trees=trees, leaves=engine.leaves, l2=engine.l2, clip=None, weigh=False)
     return Decayed(engine, settings, label="Continued")

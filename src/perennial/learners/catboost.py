@@ -72,13 +72,14 @@ def decayed(
     l2: float | None = None,
     clip: float | None = 5.0,
     floor: float = 1e-3,
+    weigh: bool = True,
 ) -> Decayed:
     """Decayed boosting: see :class:`~perennial.learners.boosting.Decayed` for the settings.
 
     CatBoost's trees are symmetric, so ``leaves`` is rounded down to a power of 2. Its guess of a learning rate from
     the size of the data is not used: 0.1 unless the estimator says otherwise, and one Newton step per leaf.
     """
-    settings = Decay(gamma=gamma, trees=trees, leaves=leaves, l2=l2, clip=clip, floor=floor)
+    settings = Decay(gamma=gamma, trees=trees, leaves=leaves, l2=l2, clip=clip, floor=floor, weigh=weigh)
     return boosting.decayed(CatBoost(estimator, updates=True), settings)
 
 

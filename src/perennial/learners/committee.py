@@ -15,9 +15,9 @@ The regret is what the committee lost above the best expert in hindsight. Over T
     ``(ln(K) + (T - 1) * ln(1 / (1 - share + share / K))) / rate  +  sum of gaps``,
 
 where the gap of a batch is the committee's own loss less its mix loss,
-``-ln(sum of w[i] exp(-rate * L[i, t])) / rate``. Both are counted as they happen, so the bound is a fact about this stream and needs no assumption. At a ``rate`` of at
-most one over the rows of a batch no gap is above 0 (the log loss is exp-concave), and what is left is the textbook's
-bound; a greater rate follows faster, and pays with gaps.
+``-ln(sum of w[i] exp(-rate * L[i, t])) / rate``. Both are counted as they happen, so the bound is a fact about this
+stream and needs no assumption. At a ``rate`` of at most one over the rows of a batch no gap is above 0 (the log loss is
+exp-concave), and what is left is the textbook's bound; a greater rate follows faster, and pays with gaps.
 
 References
 ----------
@@ -558,7 +558,7 @@ def light(framework: Framework = "lightgbm", *, task: TaskKind = "classification
     """Leaf refit, an ensemble of small boosters, and decayed boosting: three cheap ways to follow a stream.
 
     All are calibrated by the newest labels, where they classify. The state is bounded: the trees of the first fit, ten
-    boosters of 30 trees with 7 leaves, and 44 of 20 trees with 15 leaves at most; see ``size``.
+    boosters of 30 trees with 7 leaves, and 59 of 20 trees with 15 leaves at most; see ``size``.
 
     Parameters
     ----------
@@ -587,8 +587,8 @@ def full(framework: Framework = "lightgbm", *, task: TaskKind = "classification"
 
     made = _Made(framework, task)
     experts = _light(framework, task) | {
-        "fast": made.calibrated(factory.Decayed(made.small, gamma=0.7, trees=20, floor=0.01)),
-        "slow": made.calibrated(factory.Decayed(made.slow, gamma=0.97, trees=20, floor=0.1)),
+        "fast": made.calibrated(factory.Decayed(made.small, gamma=0.8, trees=20, floor=0.05)),
+        "slow": made.calibrated(factory.Decayed(made.slow, gamma=0.97, trees=20, floor=0.2)),
         "forest": made.calibrated(factory.SlidingForest(made.forest, trees=10, size=10)),
         "window": made.calibrated(factory.Rebuilt(made.default, rows=8_000, every=4)),
     }
@@ -643,12 +643,12 @@ class _Made:
     @property
     def small(self) -> dict[str, Any]:
         """What decayed boosting starts from."""
-        return self.estimator(rounds=100, leaves=15, rate=0.1, l2=5.0)
+        return self.estimator(rounds=50, leaves=15, rate=0.2, l2=5.0)
 
     @property
     def slow(self) -> dict[str, Any]:
         """The same for a long memory."""
-        return self.estimator(rounds=100, leaves=15, rate=0.05, l2=5.0)
+        return self.estimator(rounds=100, leaves=15, rate=0.1, l2=5.0)
 
     @property
     def forest(self) -> dict[str, Any]:
@@ -670,5 +670,5 @@ def _light(framework: Framework, task: TaskKind) -> dict[str, object]:
     return {
         "refit": made.calibrated(factory.LeafRefit(made.default, decay=0.9)),
         "ensemble": made.calibrated(factory.AccuracyUpdated(made.short, size=10)),
-        "decayed": made.calibrated(factory.Decayed(made.small, gamma=0.9, trees=20, floor=0.01)),
+        "decayed": made.calibrated(factory.Decayed(made.small, gamma=0.95, trees=20, floor=0.05)),
     }

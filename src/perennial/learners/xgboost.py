@@ -67,9 +67,10 @@ def decayed(
     l2: float | None = None,
     clip: float | None = 5.0,
     floor: float = 1e-3,
+    weigh: bool = True,
 ) -> Decayed:
     """Decayed boosting: see :class:`~perennial.learners.boosting.Decayed` for the settings."""
-    settings = Decay(gamma=gamma, trees=trees, leaves=leaves, l2=l2, clip=clip, floor=floor)
+    settings = Decay(gamma=gamma, trees=trees, leaves=leaves, l2=l2, clip=clip, floor=floor, weigh=weigh)
     return boosting.decayed(XGBoost(estimator, updates=True), settings)
 
 
