@@ -22,7 +22,7 @@ from perennial.learners.factory import (
 )
 
 if TYPE_CHECKING:
-    from perennial.learners import plain
+    from perennial.learners import hashed, plain
 
 __all__ = [
     "FRAMEWORKS",
@@ -34,11 +34,12 @@ __all__ = [
     "Sklearn",
     "SlidingForest",
     "as_learner",
+    "hashed",
     "plain",
 ]
 
 
 def __getattr__(name: str) -> object:
-    if name == "plain":
-        return import_module("perennial.learners.plain")
+    if name in ("hashed", "plain"):
+        return import_module(f"perennial.learners.{name}")
     raise AttributeError(f"module 'perennial.learners' has no attribute {name!r}")
