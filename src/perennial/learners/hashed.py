@@ -38,8 +38,6 @@ from perennial.learners.saved import pack, unpack
 Floats = NDArray[np.float64]
 Hashes = NDArray[np.uint64]
 
-#: what is added to the root of a sum of squares before it divides (Duchi et al. leave it open): a sum of 0 divides too
-DELTA = 1e-8
 _TINY = 1e-200
 _MOST_BITS = 28
 _HASHING = (
@@ -331,7 +329,11 @@ class _Hashed(ABC):
 
     def check(self, features: Features) -> None:
         """Raise ``DataError``, naming the column, for prose, dates, infinite numbers and pairs that cannot interact."""
-        self._checked(features)
+        self._check_interactions(_columns(features))
+        matrix = features.matrix("float64")
+        for j, column in enumerate(features.schema.columns):
+            if column.kind is Kind.NUMBER and np.isinf(matrix[:, j]).any():
+                raise DataError(f"column {column.name!r} holds infinite values: clip them or make them null")
 
     # ------------------------------------------------------------------ learning
 
@@ -348,8 +350,9 @@ class _Hashed(ABC):
         """Multiply the sums of squares by ``decay``, coefficients staying what they are. Mutates ``state``."""
 
     def _learn(self, examples: Examples, passes: int, decay: float = 1.0) -> None:
-        self._checked(examples.features)
         rows = self._shown(examples.features)
+        if rows.values is not None and np.isinf(rows.values).any():
+            self.check(examples.features)
         state = self._fitted()
         positive = self._admit(state, examples)
         state.columns = _columns(examples.features)
@@ -397,19 +400,18 @@ class _Hashed(ABC):
         """
         codes, table = examples.codes, examples.classes
         assert codes is not None
-        present, first = np.unique(
-            codes if examples.weights is None else codes[examples.weights > 0], return_index=True
-        )
-        named = [table[code] for code in present[np.argsort(first)].tolist()]
-        fresh = [label for label in named if label not in state.classes]
-        if len(state.classes) + len(fresh) > 2:
-            known = [*state.classes, *fresh]
+        counted = codes if examples.weights is None else codes[examples.weights > 0]
+        present = np.flatnonzero(np.bincount(counted, minlength=len(table))).tolist()
+        fresh = [code for code in present if table[code] not in state.classes]
+        fresh.sort(key=lambda code: int(np.argmax(counted == code)))
+        known = [*state.classes, *(table[code] for code in fresh)]
+        if len(known) > 2:
             raise LearnerError(
                 f"{self.name} tells two classes apart, and met a third, {known[2]!r} beside {known[0]!r} and "
                 f"{known[1]!r}: make the target one of two classes, or take perennial.learners.plain.Logistic"
             )
-        state.classes += fresh
-        second = table.index(state.classes[1]) if len(state.classes) > 1 and state.classes[1] in table else -1
+        state.classes = known
+        second = table.index(known[1]) if len(known) > 1 and known[1] in table else -1
         return np.asarray(codes == second, dtype=np.float64)
 
     # ------------------------------------------------------------------ rows
@@ -426,14 +428,6 @@ class _Hashed(ABC):
         return _design(
             features.matrix("float64"), columns, features.schema.vocabularies, self._interactions, self._bits
         )
-
-    def _checked(self, features: Features) -> None:
-        """Refuse infinite numbers: one such row would spoil its slots for good."""
-        self._check_interactions(_columns(features))
-        matrix = features.matrix("float64")
-        for j, column in enumerate(features.schema.columns):
-            if column.kind is Kind.NUMBER and np.isinf(matrix[:, j]).any():
-                raise DataError(f"column {column.name!r} holds infinite values: clip them or make them null")
 
     def _check_interactions(self, columns: Columns) -> None:
         kinds = dict(columns)
@@ -641,7 +635,7 @@ class FTRL(_Hashed):
 class AdaGrad(_Hashed):
     """Logistic classification of hashed rows by AdaGrad, whose sums of squared gradients decay at every update.
 
-    A step with gradient ``g`` adds ``g^2`` to a slot's ``G`` and moves its coefficient by ``-rate * g / sqrt(G)``.
+    A step with gradient ``g`` adds ``g^2`` to a slot's ``G``, and ``-rate * g / (beta + sqrt(G))`` to its coefficient.
     Each call of :meth:`update` first multiplies every ``G`` by ``decay``. That is what keeps a stateful model alive:
     with 1, the published algorithm, sums only grow, steps only shrink, and the model freezes where it is. With updates
     of equal size ``G`` remembers about ``1 / (1 - decay)`` of them.
@@ -653,8 +647,9 @@ class AdaGrad(_Hashed):
     ----------
     bits : int
         1 to 28: there are ``2 ** bits`` slots, of 16 bytes each.
-    rate : float
-        Positive: the first step of a slot.
+    rate, beta : float
+        Positive: the step of a slot is about ``rate / (beta + sqrt(G))``. With ``beta`` near 0 the first step of a slot
+        is as large for a weak gradient as for a strong one, so that a rare word without a click is judged too hard.
     l2 : float
         Not negative.
     decay : float
@@ -674,7 +669,7 @@ class AdaGrad(_Hashed):
     References
     ----------
     Duchi, Hazan and Singer (2011), Adaptive subgradient methods for online learning and stochastic optimization, JMLR
-    12: the diagonal variant of Figure 1, as a primal-dual or mirror-descent step, which are one without a regulariser.
+    12: the diagonal variant of Figure 1, whose delta is here ``beta``, as McMahan et al. (2013) name it.
 
     Examples
     --------
@@ -692,6 +687,7 @@ class AdaGrad(_Hashed):
         *,
         bits: int = 16,
         rate: float = 0.1,
+        beta: float = 1.0,
         l2: float = 0.0,
         decay: float = 0.9,
         epochs: int = 3,
@@ -699,9 +695,9 @@ class AdaGrad(_Hashed):
         rows: int = 256,
         interactions: Sequence[Sequence[str]] = (),
     ) -> None:
-        self._rate = _number("rate", rate, positive=True)
+        self._rate, self._beta = _number("rate", rate, positive=True), _number("beta", beta, positive=True)
         common = self._set(bits, l2, decay, epochs, passes, rows, interactions)
-        self._params = {"bits": self._bits, "rate": self._rate, **common}
+        self._params = {"bits": self._bits, "rate": self._rate, "beta": self._beta, **common}
 
     def _coefficients(self, state: _State, slots: NDArray[Any]) -> Floats:
         return np.asarray(state.values[slots])
@@ -712,7 +708,7 @@ class AdaGrad(_Hashed):
             gradient = gradient + self._l2 * coefficients * batch.summed(weights, valued=False)
         squares = state.squares[batch.slots] + gradient**2
         state.squares[batch.slots] = squares
-        state.values[batch.slots] = coefficients - self._rate * gradient / (np.sqrt(squares) + DELTA)
+        state.values[batch.slots] = coefficients - self._rate * gradient / (self._beta + np.sqrt(squares))
 
     def _age(self, state: _State, decay: float) -> None:
         _decayed(state.squares, decay)
