@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, Self, final
 from weakref import WeakKeyDictionary
@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perennial.core.errors import ConfigError, DataError, FormatError, LearnerError
-from perennial.core.features import Features, Kind, Vocabulary
+from perennial.core.features import Features, Kind, Schema, Vocabulary
 from perennial.core.identity import canonical, digest
 from perennial.core.protocols import LOCAL, Serving, Trust
 from perennial.core.records import ABSTAINED, Examples, Label, Prediction, TaskKind
@@ -39,6 +39,7 @@ Floats = NDArray[np.float64]
 Hashes = NDArray[np.uint64]
 
 _TINY = 1e-200
+_FEW = 4  # slots a cell: up to here, arithmetic on all is quicker than finding those that occur
 _MOST_BITS = 28
 _HASHING = (
     "A slot is the top `bits` bits of 64, of the BLAKE2b hash (8 bytes, little-endian) of JSON, in ASCII and with a "
@@ -88,9 +89,9 @@ def _crossed(one: Hashes, other: Hashes) -> Hashes:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """What n rows are: their slots, int32 (f, n), and the values there, (f, n); None if all are 1."""
+    """What n rows are: their slots, (f, n), and the values there, (f, n); None if all are 1."""
 
-    slots: NDArray[np.int32]
+    slots: NDArray[np.int64]
     values: Floats | None
 
 
@@ -105,25 +106,27 @@ def _design(
     bits: int,
 ) -> _Rows:
     """Slots and values of the rows of a matrix: the intercept's, each column's, each interaction's."""
-    n, shift = len(matrix), np.uint64(64 - bits)
-    fields = 1 + len(columns) + len(interactions)
-    slots = np.empty((fields, n), dtype=np.int32)
-    slots[0] = 2**bits
-    values = np.ones((fields, n)) if any(kind == Kind.NUMBER for _, kind in columns) else None
-    words: dict[str, Hashes] = {}
-    for field, (name, kind) in enumerate(columns, start=1):
-        shown = matrix[:, field - 1]
-        missing = np.isnan(shown)
+    crossing = 1 + len(columns)
+    hashes = np.empty((crossing + len(interactions), len(matrix)), dtype=np.uint64)
+    values = np.ones(hashes.shape) if any(kind == Kind.NUMBER for _, kind in columns) else None
+    missing = np.isnan(matrix)
+    codes = None if values is not None else np.where(missing, -1.0, matrix).T.astype(np.int64)
+    field = {}
+    for at, (name, kind) in enumerate(columns, start=1):
+        field[name] = at
+        gaps, row = missing[:, at - 1], matrix[:, at - 1]
         if kind == Kind.CATEGORY:
-            words[name] = _words(name, vocabularies[name])[np.where(missing, -1.0, shown).astype(np.intp)]
-            slots[field] = words[name] >> shift
+            code = codes[at - 1] if codes is not None else np.where(gaps, -1.0, row).astype(np.int64)
+            hashes[at] = _words(name, vocabularies[name])[code]  # -1 is the last
         else:
             assert values is not None
-            slots[field] = np.where(missing, _hash(name, None) >> (64 - bits), _hash(name) >> (64 - bits))
-            values[field] = np.where(missing, 1.0, shown)
-    for field, (one, other) in enumerate(interactions, start=1 + len(columns)):
-        slots[field] = _crossed(words[one], words[other]) >> shift
-    return _Rows(slots, values)
+            hashes[at] = np.where(gaps, np.uint64(_hash(name, None)), np.uint64(_hash(name)))
+            values[at] = np.where(gaps, 1.0, row)
+    for at, (one, other) in enumerate(interactions, start=crossing):
+        hashes[at] = _crossed(hashes[field[one]], hashes[field[other]])
+    hashes >>= np.uint64(64 - bits)
+    hashes[0] = 2**bits
+    return _Rows(hashes.view(np.int64), values)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -169,16 +172,31 @@ class _State:
         return state
 
 
+def _numbered(slots: NDArray[np.int64], size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The distinct ones of slots below ``size``, shape (u,), and which of these each is, in the shape of ``slots``."""
+    each = slots.ravel()
+    place = np.empty(size, dtype=np.int64)  # by slot; what it holds where there is none is never read
+    order = np.arange(len(each), dtype=np.int64)
+    place[each] = order
+    distinct = each[place.take(each) == order]  # one cell of each slot, whichever came last: no sorting
+    place[distinct] = order[: len(distinct)]
+    return distinct, place.take(each).reshape(slots.shape)
+
+
 def _empty(bits: int) -> Floats:
     return np.zeros(2**bits + 1)
 
 
 @dataclass(frozen=True, slots=True)
 class _MiniBatch:
-    """Rows that are learned in one step: their distinct slots (u,), and for each of their cells (f, m) which it is."""
+    """Rows that are learned in one step: their slots (u,), and for each of their cells (f, m) which of these it is.
 
-    slots: NDArray[np.intp]
-    cells: NDArray[np.intp]
+    ``slots`` may be more than those that occur, as the gradient of the others is 0, and changes nothing.
+    """
+
+    slots: NDArray[np.int64] | slice
+    size: int
+    cells: NDArray[np.int64]
     values: Floats | None
     positive: Floats
     weights: Floats | None
@@ -189,7 +207,7 @@ class _MiniBatch:
             over = (errors * self.values).ravel()
         else:
             over = np.concatenate([errors] * len(self.cells))
-        total = np.bincount(self.cells.ravel(), weights=over, minlength=len(self.slots))
+        total = np.bincount(self.cells.ravel(), weights=over, minlength=self.size)
         return total.astype(np.float64, copy=False)
 
 
@@ -205,6 +223,7 @@ class _Hashed(ABC):
     _l2: float
     _interactions: tuple[tuple[str, str], ...]
     _state: _State | None = None
+    _schema: tuple[Schema, Columns] | None = None  # that of the last rows, and what it says: told once, not each time
 
     @property
     def name(self) -> str:
@@ -338,7 +357,7 @@ class _Hashed(ABC):
     # ------------------------------------------------------------------ learning
 
     @abstractmethod
-    def _coefficients(self, state: _State, slots: NDArray[Any]) -> Floats:
+    def _coefficients(self, state: _State, slots: NDArray[Any] | slice) -> Floats:
         """The coefficient of each slot, in the shape of ``slots``."""
 
     @abstractmethod
@@ -355,37 +374,43 @@ class _Hashed(ABC):
             self.check(examples.features)
         state = self._fitted()
         positive = self._admit(state, examples)
-        state.columns = _columns(examples.features)
+        state.columns = _columns(examples.features) if state.columns is None else state.columns
         if decay < 1.0:
             self._age(state, decay)
-        batches = self._batches(rows, positive, examples.weights)
+        used, cells = _numbered(rows.slots, len(state.values))
+        part = replace(state, values=state.values[used], squares=state.squares[used])
+        batches = self._batches(cells, len(used), rows.values, positive, examples.weights)
         with np.errstate(over="ignore"):  # see _sigmoid
             for batch in batches * passes:
-                coefficients = self._coefficients(state, batch.slots)
-                cells = coefficients[batch.cells]
+                coefficients = self._coefficients(part, batch.slots)
+                shown = coefficients[batch.cells]
                 if batch.values is not None:
-                    cells *= batch.values
-                errors = _sigmoid(cells.sum(axis=0)) - batch.positive
+                    shown *= batch.values
+                errors = _sigmoid(shown.sum(axis=0)) - batch.positive
                 if batch.weights is not None:
                     errors *= batch.weights
-                self._step(state, batch, coefficients, batch.summed(errors))
+                self._step(part, batch, coefficients, batch.summed(errors))
+        state.values[used], state.squares[used] = part.values, part.squares
 
-    def _batches(self, rows: _Rows, positive: Floats, weights: Floats | None) -> list[_MiniBatch]:
-        """The mini-batches in order; which of their slots are the same is found once for all passes."""
+    def _batches(
+        self, cells: NDArray[np.int64], used: int, values: Floats | None, positive: Floats, weights: Floats | None
+    ) -> list[_MiniBatch]:
+        """The mini-batches in order: each over all ``used`` slots if these are few, else over its own."""
         out = []
-        place = np.empty(2**self._bits + 1, dtype=np.intp)  # by slot; whatever it held before is never read
-        every = np.arange(len(rows.slots) * min(self._rows, len(positive)))
+        few = used <= _FEW * len(cells) * self._rows
         for start in range(0, len(positive), self._rows):
             run = slice(start, start + self._rows)
-            slots = rows.slots[:, run].astype(np.intp).ravel()
-            place[slots] = each = every[: len(slots)]
-            distinct = slots[place.take(slots) == each]  # one cell of each slot, whichever came last: no sorting
-            place[distinct] = each[: len(distinct)]
+            slots: NDArray[np.int64] | slice = slice(None)
+            size, own = used, np.ascontiguousarray(cells[:, run])
+            if not few:
+                slots, own = _numbered(own, used)
+                size = len(slots)
             out.append(
                 _MiniBatch(
-                    slots=distinct,
-                    cells=place.take(slots).reshape(len(rows.slots), -1),
-                    values=None if rows.values is None else rows.values[:, run],
+                    slots=slots,
+                    size=size,
+                    cells=own,
+                    values=None if values is None else values[:, run],
                     positive=positive[run],
                     weights=None if weights is None else weights[run],
                 )
@@ -400,10 +425,11 @@ class _Hashed(ABC):
         """
         codes, table = examples.codes, examples.classes
         assert codes is not None
-        counted = codes if examples.weights is None else codes[examples.weights > 0]
-        present = np.flatnonzero(np.bincount(counted, minlength=len(table))).tolist()
-        fresh = [code for code in present if table[code] not in state.classes]
-        fresh.sort(key=lambda code: int(np.argmax(counted == code)))
+        fresh = [code for code, label in enumerate(table) if label not in state.classes]
+        if fresh:
+            counted = codes if examples.weights is None else codes[examples.weights > 0]
+            counts = np.bincount(counted, minlength=len(table))
+            fresh = sorted((c for c in fresh if counts[c]), key=lambda c: int(np.argmax(counted == c)))
         known = [*state.classes, *(table[code] for code in fresh)]
         if len(known) > 2:
             raise LearnerError(
@@ -417,17 +443,18 @@ class _Hashed(ABC):
     # ------------------------------------------------------------------ rows
 
     def _shown(self, features: Features) -> _Rows:
-        columns = _columns(features)
-        state = self._state
-        if state is not None and state.columns is not None and columns != state.columns:
+        schema, last = features.schema, self._schema  # once: another thread may ask with rows of another schema
+        if last is None or last[0] is not schema:
+            columns = _columns(features)
+            self._check_interactions(columns)
+            self._schema = last = schema, columns
+        columns, known = last[1], self._state.columns if self._state is not None else None
+        if known is not None and columns != known:
             raise DataError(
-                f"columns {features.names} came to a model of {tuple(name for name, _ in state.columns)}, or of other "
-                "kinds: fit it anew on these columns"
+                f"columns {features.names} came to a model of {tuple(name for name, _ in known)}, or of other kinds: "
+                "fit it anew on these columns"
             )
-        self._check_interactions(columns)
-        return _design(
-            features.matrix("float64"), columns, features.schema.vocabularies, self._interactions, self._bits
-        )
+        return _design(features.matrix("float64"), columns, schema.vocabularies, self._interactions, self._bits)
 
     def _check_interactions(self, columns: Columns) -> None:
         kinds = dict(columns)
@@ -487,7 +514,7 @@ class _Hashed(ABC):
 
 
 def _columns(features: Features) -> Columns:
-    return tuple((column.name, str(column.kind)) for column in features.schema.columns)
+    return tuple((column.name, column.kind.value) for column in features.schema.columns)
 
 
 def _decayed(squares: Floats, decay: float) -> None:
@@ -609,7 +636,7 @@ class FTRL(_Hashed):
         common = self._set(bits, l2, decay, epochs, passes, rows, interactions)
         self._params = {"bits": self._bits, **own, **common}
 
-    def _coefficients(self, state: _State, slots: NDArray[Any]) -> Floats:
+    def _coefficients(self, state: _State, slots: NDArray[Any] | slice) -> Floats:
         z = state.values[slots]
         shrunk = np.sign(z) * np.minimum(self._l1 - np.abs(z), 0.0)
         return np.asarray(shrunk / self._scale(state.squares[slots]))
@@ -699,7 +726,7 @@ class AdaGrad(_Hashed):
         common = self._set(bits, l2, decay, epochs, passes, rows, interactions)
         self._params = {"bits": self._bits, "rate": self._rate, "beta": self._beta, **common}
 
-    def _coefficients(self, state: _State, slots: NDArray[Any]) -> Floats:
+    def _coefficients(self, state: _State, slots: NDArray[Any] | slice) -> Floats:
         return np.asarray(state.values[slots])
 
     def _step(self, state: _State, batch: _MiniBatch, coefficients: Floats, gradient: Floats) -> None:
