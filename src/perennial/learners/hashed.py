@@ -39,6 +39,7 @@ Floats = NDArray[np.float64]
 Hashes = NDArray[np.uint64]
 
 _TINY = 1e-200
+_LEAST_SCALE = 1e-30
 _FEW = 4  # slots a cell: up to here, arithmetic on all is quicker than finding those that occur
 _MOST_BITS = 28
 _HASHING = (
@@ -134,17 +135,21 @@ def _design(
 # ---------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(kw_only=True)
+@dataclass
 class _State:
-    """Two numbers a slot, the intercept's last: a coefficient, or z of FTRL, and a sum of squared gradients."""
+    """Two numbers a slot, the intercept's last: a coefficient, or z of FTRL, and a sum of squared gradients.
+
+    The sums are ``squares * scale``: they age by one number, so that an update takes no longer for more slots.
+    """
 
     columns: Columns | None
     classes: list[Label]
     values: Floats
     squares: Floats
+    scale: float = 1.0
 
     def head(self) -> bytes:
-        return json.dumps([self.columns, self.classes], separators=(",", ":")).encode()
+        return json.dumps([self.columns, self.classes, self.scale], separators=(",", ":")).encode()
 
     def dump(self) -> bytes:
         """A line of JSON, and then number and contents of the slots that are not empty."""
@@ -156,7 +161,7 @@ class _State:
     def read(cls, payload: bytes, bits: int) -> _State:
         head, _, data = payload.partition(b"\n")
         try:
-            columns, classes = json.loads(head)
+            columns, classes, scale = json.loads(head)
             named = None if columns is None else tuple((str(name), str(kind)) for name, kind in columns)
             count, rest = divmod(len(data), 20)
             if rest:
@@ -164,7 +169,7 @@ class _State:
             used = np.frombuffer(data, "<u4", count)
             if count and int(used.max()) > 2**bits:
                 raise ValueError(f"slot {int(used.max())} of {2**bits + 1}")
-            state = cls(columns=named, classes=list(classes), values=_empty(bits), squares=_empty(bits))
+            state = cls(named, list(classes), values=_empty(bits), squares=_empty(bits), scale=float(scale))
             state.values[used] = np.frombuffer(data, "<f8", count, 4 * count)
             state.squares[used] = np.frombuffer(data, "<f8", count, 12 * count)
         except (ValueError, TypeError) as error:
@@ -378,7 +383,7 @@ class _Hashed(ABC):
         if decay < 1.0:
             self._age(state, decay)
         used, cells = _numbered(rows.slots, len(state.values))
-        part = replace(state, values=state.values[used], squares=state.squares[used])
+        part = replace(state, values=state.values[used], squares=state.squares[used] * state.scale)
         batches = self._batches(cells, len(used), rows.values, positive, examples.weights)
         with np.errstate(over="ignore"):  # see _sigmoid
             for batch in batches * passes:
@@ -390,7 +395,7 @@ class _Hashed(ABC):
                 if batch.weights is not None:
                     errors *= batch.weights
                 self._step(part, batch, coefficients, batch.summed(errors))
-        state.values[used], state.squares[used] = part.values, part.squares
+        state.values[used], state.squares[used] = part.values, part.squares / state.scale
 
     def _batches(
         self, cells: NDArray[np.int64], used: int, values: Floats | None, positive: Floats, weights: Floats | None
@@ -642,10 +647,10 @@ class FTRL(_Hashed):
         return np.asarray(shrunk / self._scale(state.squares[slots]))
 
     def _step(self, state: _State, batch: _MiniBatch, coefficients: Floats, gradient: Floats) -> None:
-        before = state.squares[batch.slots]
-        after = before + gradient**2
-        state.squares[batch.slots] = after
-        state.values[batch.slots] += gradient - (np.sqrt(after) - np.sqrt(before)) / self._alpha * coefficients
+        squares = state.squares[batch.slots] + gradient**2
+        grown = np.sqrt(squares) - np.sqrt(state.squares[batch.slots])
+        state.squares[batch.slots] = squares
+        state.values[batch.slots] += gradient - grown / self._alpha * coefficients
 
     def _age(self, state: _State, decay: float) -> None:
         coefficients = self._coefficients(state, np.arange(len(state.values)))
@@ -738,4 +743,7 @@ class AdaGrad(_Hashed):
         state.values[batch.slots] = coefficients - self._rate * gradient / (self._beta + np.sqrt(squares))
 
     def _age(self, state: _State, decay: float) -> None:
-        _decayed(state.squares, decay)
+        state.scale *= decay
+        if state.scale < _LEAST_SCALE:
+            _decayed(state.squares, state.scale)
+            state.scale = 1.0
