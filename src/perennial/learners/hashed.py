@@ -19,9 +19,9 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Self, final
+from typing import Any, NamedTuple, Self, final
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -67,7 +67,9 @@ _hashed: WeakKeyDictionary[Vocabulary, dict[str, Hashes]] = WeakKeyDictionary()
 
 def _words(column: str, vocabulary: Vocabulary) -> Hashes:
     """The hash of each word by its code, and behind the last that of a missing one, where code -1 finds it."""
-    known = _hashed.setdefault(vocabulary, {})
+    known = _hashed.get(vocabulary)
+    if known is None:
+        known = _hashed.setdefault(vocabulary, {})
     found = known.get(column)
     done = 0 if found is None else len(found) - 1
     if found is None or done < len(vocabulary):
@@ -88,8 +90,7 @@ def _crossed(one: Hashes, other: Hashes) -> Hashes:
     return mixed
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
+class _Rows(NamedTuple):
     """What n rows are: their slots, (f, n), and the values there, (f, n); None if all are 1."""
 
     slots: NDArray[np.int64]
@@ -115,10 +116,12 @@ def _design(
     field = {}
     for at, (name, kind) in enumerate(columns, start=1):
         field[name] = at
+        if codes is not None:
+            hashes[at] = _words(name, vocabularies[name])[codes[at - 1]]  # -1 is the last
+            continue
         gaps, row = missing[:, at - 1], matrix[:, at - 1]
         if kind == Kind.CATEGORY:
-            code = codes[at - 1] if codes is not None else np.where(gaps, -1.0, row).astype(np.int64)
-            hashes[at] = _words(name, vocabularies[name])[code]  # -1 is the last
+            hashes[at] = _words(name, vocabularies[name])[np.where(gaps, -1.0, row).astype(np.int64)]
         else:
             assert values is not None
             hashes[at] = np.where(gaps, np.uint64(_hash(name, None)), np.uint64(_hash(name)))
@@ -192,8 +195,7 @@ def _empty(bits: int) -> Floats:
     return np.zeros(2**bits + 1)
 
 
-@dataclass(frozen=True, slots=True)
-class _MiniBatch:
+class _MiniBatch(NamedTuple):
     """Rows that are learned in one step: their slots (u,), and for each of their cells (f, m) which of these it is.
 
     ``slots`` may be more than those that occur, as the gradient of the others is 0, and changes nothing.
@@ -383,7 +385,7 @@ class _Hashed(ABC):
         if decay < 1.0:
             self._age(state, decay)
         used, cells = _numbered(rows.slots, len(state.values))
-        part = replace(state, values=state.values[used], squares=state.squares[used] * state.scale)
+        part = _State(state.columns, state.classes, state.values[used], state.squares[used] * state.scale)
         batches = self._batches(cells, len(used), rows.values, positive, examples.weights)
         with np.errstate(over="ignore"):  # see _sigmoid
             for batch in batches * passes:
