@@ -122,6 +122,8 @@ CASES = [
         "learners.committee.committee({'a': learners.plain.Linear(), 'b': linear_model.SGDRegressor()}, champions=1, "
         "every=1)",
     ),
+    Case("hashed-ftrl", "learners.hashed.FTRL(bits=12, l1=0.1)"),
+    Case("hashed-adagrad", "learners.hashed.AdaGrad(bits=12)"),
     Case("calibrated-plain", "learners.Calibrated(learners.plain.Logistic())"),
     Case("river-logistic", "river_preprocessing.StandardScaler() | river_linear_model.LogisticRegression()"),
     Case("river-softmax", "river_preprocessing.StandardScaler() | river_linear_model.SoftmaxRegression()"),
@@ -187,8 +189,8 @@ def test_every_learner_but_river_has_a_quick_form() -> None:
 
 
 # a line each of what saves in its own way
-ELSEWHERE = ("sgd-scaled", "sliding-forest", "calibrated-sgd", "plain-logistic", "river-tree", "lightgbm-decayed")
-ELSEWHERE += ("xgboost-decayed", "catboost-decayed")
+ELSEWHERE = ("sgd-scaled", "sliding-forest", "calibrated-sgd", "plain-logistic", "hashed-adagrad", "river-tree")
+ELSEWHERE += ("lightgbm-decayed", "xgboost-decayed", "catboost-decayed")
 
 
 def test_a_saved_model_predicts_the_same_in_another_process(tmp_path: Path) -> None:

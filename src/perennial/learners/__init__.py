@@ -26,7 +26,7 @@ from perennial.learners.factory import (
 )
 
 if TYPE_CHECKING:
-    from perennial.learners import committee, plain
+    from perennial.learners import committee, hashed, plain
 
 __all__ = [
     "FRAMEWORKS",
@@ -43,11 +43,12 @@ __all__ = [
     "Tuned",
     "as_learner",
     "committee",
+    "hashed",
     "plain",
 ]
 
 
 def __getattr__(name: str) -> object:
-    if name in ("committee", "plain"):
+    if name in ("committee", "hashed", "plain"):
         return import_module(f"perennial.learners.{name}")
     raise AttributeError(f"module 'perennial.learners' has no attribute {name!r}")
