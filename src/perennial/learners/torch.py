@@ -113,8 +113,6 @@ def _whole(name: str, value: object, least: int) -> None:
 def _number(name: str, value: object, fits: Callable[[float], bool], need: str) -> None:
     if value is None and name in ("update_rate", "clip"):
         return
-    if isinstance(value, str):
-        raise ConfigError(name, value, f"{need}; YAML reads 1e-3 as a word: write 0.001")
     if not isinstance(value, int | float) or isinstance(value, bool) or not (math.isfinite(value) and fits(value)):
         raise ConfigError(name, value, need)
 
@@ -226,6 +224,7 @@ class FineTunedLearner:
 
     def __init__(self, template: Any, settings: Settings) -> None:
         self._template = template  # on the CPU and in evaluation mode; never trained
+        self._dtype = next((t.dtype for t in template.parameters() if t.is_floating_point()), torch.float32)
         self._set = settings
         self._module: Any = None
         self._head: Any = None
@@ -320,7 +319,8 @@ class FineTunedLearner:
 
         def said(matrix: NDArray[np.float64]) -> Prediction:
             starts = range(0, len(matrix), BLOCK_ROWS)
-            return self._said(len(matrix), (_floats(matrix[i : i + BLOCK_ROWS], self.name, None) for i in starts))
+            blocks = (_floats(matrix[i : i + BLOCK_ROWS], self.name, None).to(self._dtype) for i in starts)
+            return self._said(len(matrix), blocks)
 
         return said
 
@@ -444,12 +444,12 @@ class FineTunedLearner:
                         f"column {column.name!r} holds words or dates ({column.dtype}), and {self.name} is given "
                         "numbers: give `encode`, build a number from it in `features`, or list it under `drop`"
                     )
-            return _floats(features.matrix(), self.name, features.names)
+            return _floats(features.matrix(), self.name, features.names).to(self._dtype)
         given = self._set.encode(features.frame())
         inputs = (
-            {str(name): torch.as_tensor(value) for name, value in given.items()}
+            {str(name): _tensor(value) for name, value in given.items()}
             if isinstance(given, Mapping)
-            else torch.as_tensor(given)
+            else _tensor(given)
         )
         for tensor in inputs.values() if isinstance(inputs, dict) else [inputs]:
             if not tensor.ndim or len(tensor) != len(features):
@@ -457,7 +457,7 @@ class FineTunedLearner:
                     f"`encode` gave a tensor of shape {tuple(tensor.shape)} for {len(features)} rows: its first axis "
                     "must be the rows"
                 )
-        return inputs
+        return _each(inputs, lambda t: t.to(self._dtype) if t.is_floating_point() else t)
 
     def _rows(self, examples: Examples) -> _Rows:
         """Examples as tensors; classes that are new get their codes, a first training finds a regression's scale."""
@@ -751,6 +751,11 @@ def _floats(matrix: NDArray[np.float64], name: str, columns: Sequence[str] | Non
             "list the column under `drop`"
         )
     return torch.from_numpy(out)
+
+
+def _tensor(value: Any) -> Tensor:
+    """A tensor as it is, and of anything else a copy: what numpy lends may not be written to."""
+    return value if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value))
 
 
 def _within(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

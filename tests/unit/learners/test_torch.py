@@ -411,6 +411,19 @@ def test_an_encoder_of_words_is_pooled_over_its_mask() -> None:
     np.testing.assert_array_equal(proba(said), proba(model.predict(data.features)))
 
 
+def test_rows_have_the_precision_of_the_module() -> None:
+    """Whatever numpy made: halves and doubles train, are saved and come back."""
+    for kind in (torch.bfloat16, torch.float64):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(4, 8), nn.Tanh()).to(kind)
+        learner: Any = learners.FineTuned(network, encode=lambda frame: frame.to_numpy(), rate=0.05, rows=16)
+        model = learner.fit(DATA, 1)
+        model.update(DATA, 2)
+        said = model.predict(DATA.features)
+        assert np.mean(np.array(said.classes)[said.codes] == DATA.y) > 0.6
+        assert learner.load(model.save()).digest() == model.digest()
+
+
 def test_an_encoder_that_loses_rows_is_told() -> None:
     """As many rows must come out as went in."""
     learner: Any = learners.FineTuned(nn.Identity(), encode=lambda frame: torch.zeros(3, 2))
@@ -487,7 +500,7 @@ def test_any_network_is_a_learner() -> None:
     ("settings", "match"),
     [
         ({"rates": 0.1}, "did you mean `rate`"),
-        ({"rate": "1e-3"}, "YAML reads 1e-3 as a word"),
+        ({"rate": "fast"}, "positive number"),
         ({"rate": 0}, "positive number"),
         ({"epochs": 0}, "whole number, 1 or more"),
         ({"replay": -1}, "whole number, 0 or more"),
