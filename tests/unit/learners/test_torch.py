@@ -26,7 +26,7 @@ from perennial.learners import factory
 from perennial.learners.export import export
 from perennial.learners.golden import golden_set, reproduces_set
 from perennial.learners.saved import codec_of
-from perennial.testing import make_examples
+from perennial.testing import check_learner, make_examples
 
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")
@@ -132,6 +132,19 @@ def moved(model: Any, before: dict[str, Any]) -> float:
     """How far a model's weights are from former ones."""
     after = weights(model)
     return math.sqrt(sum(float((after[name].float() - t.float()).square().sum()) for name, t in before.items()))
+
+
+@pytest.mark.parametrize("kind", [Normed, Denoising])
+def test_the_contract_holds_for_networks_of_all_kinds(kind: Any) -> None:
+    """With buffers and dropout, and with a loss of its own; all ways to update at once."""
+
+    def make() -> Any:
+        torch.manual_seed(3)
+        network = kind()
+        ways: dict[str, Any] = {"replay": 40, "anchor": 0.01, "shrink": 0.99, "perturb": 0.01}
+        return learners.FineTuned(network, epochs=6, update_epochs=4, rows=16, rate=0.03, **ways)
+
+    check_learner(make, "classification")
 
 
 # -- classes ----------------------------------------------------------------------------------------------------------
