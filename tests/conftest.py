@@ -48,6 +48,16 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """And so does a file of tests that is skipped as a whole."""
+    report = yield
+    if report.skipped and os.environ.get("PERENNIAL_NO_SKIPS"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped where nothing may be: {report.longrepr}"
+    return report
+
+
 @pytest.fixture
 def real_stream():
     """A function that gives the path of a real stream by name, or skips the test."""

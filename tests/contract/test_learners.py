@@ -45,7 +45,9 @@ class Case:
 
     @property
     def needs(self) -> list[str]:
-        return [framework for framework in ("lightgbm", "xgboost", "catboost", "river") if framework in self.made]
+        optional = ("lightgbm", "xgboost", "catboost", "river", "torch")
+        found = [framework for framework in optional if framework in self.made]
+        return [*found, "safetensors"] if "torch" in found else found
 
 
 def _regression(name: str, made: str) -> Case:
@@ -148,6 +150,16 @@ for _name, _made in (("lightgbm", _LGBM), ("xgboost", _XGB), ("catboost", _CAT))
     ]
 
 
+_TUNED = "learners.FineTuned('torch.nn.{}', epochs=12, update_epochs=4, rows=16, rate=0.03, {})"
+CASES += [
+    Case("torch-head", _TUNED.format("Identity", "replay=40, anchor=0.01")),
+    Case("torch-own-outputs", _TUNED.format("Linear", "params={'in_features': 4, 'out_features': 3}, head=False")),
+    _regression(
+        "torch-regressor", _TUNED.format("Linear", "params={'in_features': 4, 'out_features': 8}, task='regression'")
+    ),
+]
+
+
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__name__)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_contract(case: Case, part: Callable[[Callable[[], Learner], TaskKind], None]) -> None:
@@ -191,6 +203,8 @@ def test_every_learner_but_river_has_a_quick_form() -> None:
 # a line each of what saves in its own way
 ELSEWHERE = ("sgd-scaled", "sliding-forest", "calibrated-sgd", "plain-logistic", "hashed-adagrad", "river-tree")
 ELSEWHERE += ("lightgbm-decayed", "xgboost-decayed", "catboost-decayed")
+ELSEWHERE = ("sgd-scaled", "sliding-forest", "calibrated-sgd", "plain-logistic", "river-tree", "lightgbm-decayed")
+ELSEWHERE += ("xgboost-decayed", "catboost-decayed", "torch-head")
 
 
 def test_a_saved_model_predicts_the_same_in_another_process(tmp_path: Path) -> None:

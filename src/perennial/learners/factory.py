@@ -7,7 +7,9 @@ the framework's top-level module and whose value is a module with ``wrap``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -24,6 +26,7 @@ FRAMEWORKS = {
     "xgboost": "perennial.learners.xgboost",
     "catboost": "perennial.learners.catboost",
     "river": "perennial.learners.river",
+    "torch": "perennial.learners.torch",
 }
 
 
@@ -248,6 +251,59 @@ def Tuned(  # noqa: N802
     return tuned.tune(make, search, split=split, trials=trials)
 
 
+def FineTuned(  # noqa: N802
+    module: object,
+    *,
+    params: Mapping[str, object] | None = None,
+    task: Literal["classification", "regression"] = "classification",
+    encode: object = None,
+    **settings: Any,
+) -> Updatable:
+    """A PyTorch network that is fitted, and fine-tuned by every update.
+
+    A fit starts from the weights that the module was given with, pretrained or drawn; an update, from where the model
+    stands. What the module says of a row goes through a linear head that grows when a class first appears.
+
+    Parameters
+    ----------
+    module : object
+        A ``torch.nn.Module``, or the path of a class or function that makes one, ``"package.module:factory"``. What a
+        path makes is drawn from a fixed seed, so that it is the same in every process. A module gives a tensor of shape
+        (rows, width), or an output with ``last_hidden_state``, as encoders of Hugging Face do, whose mean over the
+        attention mask is taken. Where it has a method ``self_supervised_loss(inputs)`` that gives a scalar, the learner
+        learns from rows without a label too.
+    params : mapping, optional
+        With a path: what the class or function is called with.
+    task : {"classification", "regression"}
+        Cross-entropy, or the squared error of values that the first fit standardises.
+    encode : function or path, optional
+        From a pandas frame of n rows to a tensor, or a dict of tensors by the names of the module's arguments, each of
+        n rows. None is a float32 matrix of the features, which holds no words, nulls or infinities.
+    settings
+        ``head`` (True): False if the module itself gives logits, in the order in which classes come or in that of
+        ``classes``, or values. ``epochs`` (10) of a fit, ``update_epochs`` (1), ``rows`` (64) of a step. ``rate``
+        (0.001) and ``update_rate`` (as ``rate``) of AdamW, with ``warmup`` (0.1), the share of steps in which it rises
+        before a cosine takes it to 0. ``weight_decay`` (0.01). ``clip`` (1.0): the largest norm of a gradient, or None.
+
+        ``shrink`` (1.0), ``perturb`` (0.0): every update starts with ``shrink * weights + perturb * noise``.
+        ``anchor`` (0.0): an update's loss has ``anchor / 2`` times the squared distance to the weights of the last fit,
+        in the place of weight decay. ``replay`` (0): keep so many rows, drawn evenly from all, and mix them into an
+        update as ``replay_share`` (0.5) of its rows. ``self_supervised`` (1.0): weight of the module's own loss; 0
+        leaves it out. ``freeze`` (None): ``"module"`` trains the head alone. ``device`` (``"cpu"``): or ``"cuda"``.
+
+    Raises
+    ------
+    ConfigError
+        If something is no module, or a setting is unknown or out of range.
+    MissingExtra
+        If PyTorch or safetensors is not installed.
+    """
+    home = _imported(FRAMEWORKS["torch"], "FineTuned")
+    made = _made(module, params)
+    function = _found(encode) if isinstance(encode, str) else encode
+    return cast(Updatable, home.fine_tuned(made, task=task, encode=function, **settings))
+
+
 def Sklearn(  # noqa: N802
     estimator: object, *, view: Literal["frame", "arrow", "matrix"] | None = None
 ) -> Learner:
@@ -319,9 +375,22 @@ def _called(thing: object, path: str, params: Mapping[str, object]) -> object:
             raise ConfigError("params", dict(params), f"{path} is no class or function: it takes none")
         return thing
     try:
-        return thing(**params)
+        with _same_draws():
+            return thing(**params)
     except TypeError as error:
         raise ConfigError("model", path, f"it could not be called with {sorted(params)}: {error}") from error
+
+
+@contextmanager
+def _same_draws() -> Iterator[None]:
+    """The weights that PyTorch draws while a path is followed are the same in every process."""
+    torch: Any = sys.modules.get("torch")
+    if not hasattr(torch, "random"):
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        yield
 
 
 def _found(path: str) -> object:

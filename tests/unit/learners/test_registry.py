@@ -27,8 +27,8 @@ def users_module(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 def test_choosing_imports_no_framework() -> None:
     """Importing learners, and making nothing, loads no framework."""
     code = (
-        "import sys, perennial.learners as l; l.as_learner, l.Decayed, l.SlidingForest, l.Calibrated;"
-        "print([m for m in ('sklearn', 'lightgbm', 'xgboost', 'catboost', 'river', 'pandas', 'pyarrow')"
+        "import sys, perennial.learners as l; l.as_learner, l.Decayed, l.SlidingForest, l.Calibrated, l.FineTuned;"
+        "print([m for m in ('sklearn', 'lightgbm', 'xgboost', 'catboost', 'river', 'torch', 'pandas', 'pyarrow')"
         " if m in sys.modules])"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -92,7 +92,7 @@ def test_an_update_can_be_written_as_a_path() -> None:
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        (object(), "builtins.object.*catboost, lightgbm, river, sklearn, xgboost"),
+        (object(), "builtins.object.*catboost, lightgbm, river, sklearn, torch, xgboost"),
         (RandomForestClassifier, r"RandomForestClassifier\(\)"),
         ("forest", "lightgbm.LGBMClassifier or package.module:factory"),
         ("sklearn.ensemble.RandomForestClasifier", "did you mean `RandomForestClassifier`"),
