@@ -13,11 +13,10 @@ from perennial.core.errors import ConfigError, LearnerError
 from perennial.core.features import Features
 from perennial.core.identity import canonical, digest
 from perennial.core.protocols import LOCAL, Learner, Servable, Serving, Trust, Updatable
-from perennial.core.records import Examples, Prediction, align
+from perennial.core.records import ABSTAINED, Examples, Prediction, align
 from perennial.learners.around import CODECS, Around, loaded
 from perennial.learners.export import Exportable, Files
 from perennial.learners.saved import codec_of, join, pack, part, unpack
-from perennial.metrics.losses import pointwise
 
 Choice = dict[str, Any]
 
@@ -217,9 +216,19 @@ def _constant(examples: Examples) -> bool:
 
 def _loss(model: Learner, examples: Examples) -> float:
     """The weighted mean loss: log loss, or 0 and 1 where there are no probabilities, or the absolute error."""
-    labels = examples.codes if examples.codes is not None else examples.values
-    assert labels is not None
-    losses = pointwise(align(model.predict(examples.features), examples.classes), labels, examples.classes)[0]
+    said = align(model.predict(examples.features), examples.classes)
+    if said.values is not None:
+        assert examples.values is not None
+        losses = np.abs(examples.values - said.values)
+    else:
+        assert examples.codes is not None
+        assert said.codes is not None
+        if said.proba is None:
+            losses = (said.codes != examples.codes).astype(np.float64)
+        else:
+            given = said.proba[np.arange(len(examples)), examples.codes]
+            losses = -np.log(np.maximum(given, np.finfo(np.float64).eps))
+        losses = np.where(said.codes == ABSTAINED, np.nan, losses)
     told = ~np.isnan(losses)
     if not told.any():
         return float("inf")
