@@ -205,7 +205,7 @@ class Advice:
 
     def _sensitivity(self) -> str:
         if self.if_double is None or self.if_half is None:
-            return "What it becomes at another price of a retrain cannot be told without prices."
+            return "What it becomes at another price of a retrain cannot be told without a price of one."
         double = "the same" if self.if_double == self.strategy else self.if_double
         half = "the same" if self.if_half == self.strategy else self.if_half
         return f"If a retrain costs twice as much: {double}; half as much: {half}."

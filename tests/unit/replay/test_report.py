@@ -82,6 +82,8 @@ def hostile() -> dict[str, Any]:
             version["reason"] = HOSTILE
         strategy["quarantined"] = [{"at": "2026-01-01T00:00:00Z", "reason": HOSTILE}]
     report["recommended"] = {"strategy": report["strategies"][0]["name"], "by": HOSTILE, "reason": HOSTILE}
+    report["advice"] |= {"strategy": HOSTILE, "reference": HOSTILE, "unit": HOSTILE, "sentences": [HOSTILE, HOSTILE]}
+    report["advice"]["standings"][0]["name"] = HOSTILE
     report["data"] |= {"name": HOSTILE, "source": HOSTILE, "target": HOSTILE, "classes": [HOSTILE], "positive": HOSTILE}
     report["data"]["columns"][0]["name"] = HOSTILE
     report["settings"]["perennial.yaml"] = HOSTILE
@@ -115,6 +117,8 @@ def test_schema_is_sound_and_accepts_a_report() -> None:
         (("strategies", 0, "series", "time"), [0]),
         (("baselines", 0, "name"), "oracle"),
         (("recommended",), {"strategy": "hybrid"}),
+        (("advice", "verdict"), "sure"),
+        (("advice", "standings", 0, "p_best"), "high"),
     ],
 )
 def test_schema_refuses(path: tuple[str | int, ...], value: object) -> None:
@@ -129,7 +133,7 @@ def test_schema_refuses(path: tuple[str | int, ...], value: object) -> None:
 
 def test_schema_needs_every_top_part() -> None:
     """No top-level part may be missing."""
-    for part in example(2, 1):
+    for part in reports.schema()["required"]:
         report = example(2, 1)
         del report[part]
         assert not valid(report), part
