@@ -265,7 +265,8 @@ def advise(blocks: Blocks, *, level: float = 0.9, seed: int = 0) -> Advice:
         raise ConfigError("seed", seed, "give a whole number that is not negative")
     k, t = len(blocks.strategies), len(blocks.rows)
     total = blocks.total
-    length = confidence.block_length(total[:, :k] - total[:, :k].mean(axis=1, keepdims=True))
+    apart = total[:, :k] - total[:, :k].mean(axis=1, keepdims=True)
+    length = confidence.block_length(apart)
     counts = confidence.drawn(t, length, confidence.REPLICATES, seed)
     against = total[:, [blocks.reference]] - total  # positive: a saving
     savings, replicates = against.sum(axis=0), counts @ against
@@ -273,7 +274,14 @@ def advise(blocks: Blocks, *, level: float = 0.9, seed: int = 0) -> Advice:
     low, high = confidence.interval(savings, replicates, wider, level)
     best = confidence.shares_of_best(counts @ total[:, :k])
 
-    found = decide(blocks, length, level, seed)
+    test = SetTest(
+        length=length,
+        # of a typical strategy: the widest would let one that swings hide what is told of all others
+        wider=max(1.0, float(np.median(confidence.widening(apart, apart.sum(axis=0), counts @ apart, length, level)))),
+        level=level,
+        seed=seed,
+    )
+    found = decide(blocks, test)
     pairs = total - total[:, [found.chosen]]
     scale, per, unit = _scale(blocks)
     standings = tuple(
@@ -323,12 +331,26 @@ def advise(blocks: Blocks, *, level: float = 0.9, seed: int = 0) -> Advice:
         tied=tied,
         unbeaten=unbeaten,
         cheapest_by=found.cheapest_by,
-        if_double=_at(blocks, 2.0, length, level, seed) if priced else None,
-        if_half=_at(blocks, 0.5, length, level, seed) if priced else None,
+        if_double=_at(blocks, 2.0, test) if priced else None,
+        if_half=_at(blocks, 0.5, test) if priced else None,
         standings=standings,
         short=short,
         notes=tuple(notes),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetTest:
+    """How the confidence set is found: see :func:`~perennial.advice.confidence.confidence_set`."""
+
+    length: float
+    wider: float
+    level: float
+    seed: int
+
+    def __call__(self, totals: Floats) -> Floats:
+        """The p-value of each column."""
+        return confidence.confidence_set(totals, self.length, self.level, self.seed, wider=self.wider)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -347,7 +369,7 @@ class Decision:
     p_set: Floats | None
 
 
-def decide(blocks: Blocks, length: float, level: float, seed: int) -> Decision:
+def decide(blocks: Blocks, test: SetTest) -> Decision:
     """The cheapest strategy of those that cannot be told apart from the best; see :func:`advise`."""
     k = len(blocks.strategies)
     if len(blocks.rows) < confidence.LEAST_TESTED:
@@ -357,11 +379,11 @@ def decide(blocks: Blocks, length: float, level: float, seed: int) -> Decision:
             chosen=chosen, members=everyone, tied=everyone[:k], unbeaten=blocks.lines, cheapest_by=way, p_set=None
         )
     total = blocks.total
-    p_set = confidence.confidence_set(total, length, level, seed)
-    members = p_set > 1 - level
+    p_set = test(total)
+    members = p_set > 1 - test.level
     tied = members[:k]
     if not tied.any():  # lines without skill beat every strategy: which of these, at least?
-        tied = confidence.confidence_set(total[:, :k], length, level, seed) > 1 - level
+        tied = test(total[:, :k]) > 1 - test.level
     chosen, way = cheapest(blocks, np.flatnonzero(tied).tolist())
     unbeaten = tuple(name for j, name in enumerate(blocks.lines) if members[k + j])
     return Decision(chosen=chosen, members=members, tied=tied, unbeaten=unbeaten, cheapest_by=way, p_set=p_set)
@@ -386,8 +408,8 @@ def cheapest(blocks: Blocks, among: Sequence[int]) -> tuple[int, str]:
     return chosen, next((name for name, _ in keys if name in _EFFORTS), "rows_trained")
 
 
-def _at(blocks: Blocks, factor: float, length: float, level: float, seed: int) -> str:
-    return blocks.strategies[decide(blocks.at_price(factor), length, level, seed).chosen]
+def _at(blocks: Blocks, factor: float, test: SetTest) -> str:
+    return blocks.strategies[decide(blocks.at_price(factor), test).chosen]
 
 
 def _scale(blocks: Blocks) -> tuple[float, str, str]:

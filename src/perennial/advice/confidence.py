@@ -22,6 +22,7 @@ REPLICATES = 1000  #: of the bootstrap
 LEAST_TESTED = 8  #: batches, below which nothing is estimated: autocorrelations of so few mean nothing
 
 _SHORTEST = 5  # batches, up to which no autoregression is fitted
+_TIE = 1e-13  # beside losses of 1: breaks ties, and no more
 _SAME = 1e-12  # differences that are this small beside the losses themselves are rounding
 
 
@@ -174,7 +175,9 @@ def interval(totals: Floats, replicates: Floats, wider: Floats | float, level: f
     return totals + wider * low, totals + wider * high
 
 
-def confidence_set(losses: Floats, length: float, level: float, seed: int, replicates: int = REPLICATES) -> Floats:
+def confidence_set(
+    losses: Floats, length: float, level: float, seed: int, replicates: int = REPLICATES, wider: float = 1.0
+) -> Floats:
     """The p-value of each column for being among the best: those above ``1 - level`` are the model confidence set.
 
     The set holds the best column with probability ``level``; the less the data say, the larger it is. Columns that are
@@ -186,10 +189,13 @@ def confidence_set(losses: Floats, length: float, level: float, seed: int, repli
         Totals per batch; less is better.
     length : float
         See :func:`block_length`; rounded up.
+    wider : float
+        By how much statistics are made smaller, as intervals are wider; see :func:`widening`.
 
     References
     ----------
     Hansen, Lunde and Nason (2011), The model confidence set: the range statistic over pairs, with arch's bootstrap.
+    Dividing by ``wider`` is ours: the bootstrap's variance is too small for few batches.
 
     Examples
     --------
@@ -211,7 +217,9 @@ def confidence_set(losses: Floats, length: float, level: float, seed: int, repli
 
         # a common scale: what is tested does not depend on it, and sums of squares stay finite
         values = losses[:, kept] - losses[:, kept].mean(axis=1, keepdims=True)
+        values -= values.mean(axis=0) * (1 - 1 / wider)
         values = values / max(float(np.abs(values).max()), np.finfo(float).tiny)
+        values = values + _TIE * np.arange(1, len(kept) + 1) ** 1.5  # arch cannot eliminate one of two equal statistics
         tested = MCS(values, size=1 - level, reps=replicates, block_size=math.ceil(length), method="R", seed=seed)
         tested.compute()
         table = tested.pvalues
