@@ -18,7 +18,9 @@ Floats = NDArray[np.float64]
 Verdict = Literal["clear", "tied", "no_skill", "not_enough"]
 
 LEAST_BATCHES = 20  #: fewer are not enough evidence
-LEAST_RUNS = 7.0  #: batches over the mean length of a run: fewer are not enough evidence, however many batches there are
+LEAST_RUNS = (
+    7.0  #: batches over the mean length of a run: fewer are not enough evidence, however many batches there are
+)
 
 _MONTH = 30.0
 _LINES = {
@@ -139,7 +141,10 @@ class Advice:
         """The advice in words, what to do first."""
         what = f": {self.described}" if self.described else ""
         if self.verdict == "not_enough":
-            out = [f"Not enough evidence to choose: {self.short}.", f"As a stop-gap, the cheapest: {self.strategy}{what}."]
+            out = [
+                f"Not enough evidence to choose: {self.short}.",
+                f"As a stop-gap, the cheapest: {self.strategy}{what}.",
+            ]
         else:
             out = [f"Use {self.strategy}{what}.", self._expected()]
         if self.tied:

@@ -130,7 +130,9 @@ def test_too_few_batches_are_not_enough():
     """It says so, and names the cheapest without a claim; with very few nothing is tested at all."""
     few = advise(made([9, 0, 8.5], t=LEAST_BATCHES - 1))
     assert (few.verdict, few.strategy) == ("not_enough", "b")
-    assert str(few).startswith("Not enough evidence to choose: 19 batches, and 20 are needed.\nAs a stop-gap, the cheapest: b")
+    assert str(few).startswith(
+        "Not enough evidence to choose: 19 batches, and 20 are needed.\nAs a stop-gap, the cheapest: b"
+    )
     assert recommended(few)["reason"].startswith("not enough evidence: 19 batches")
     assert advise(made([9, 0, 8.5], t=2 * LEAST_BATCHES)).verdict == "clear"
     for t in (1, 2, 3, 5, 7):

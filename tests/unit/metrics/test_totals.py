@@ -76,7 +76,9 @@ def test_a_metric_of_the_users_own():
 def test_rows_without_probabilities_have_no_log_loss():
     """None, and no error."""
     scored = Scored(codes=np.zeros(3, np.int32), predicted=np.zeros(3, np.int32), classes=("a", "b"))
-    assert loss_of(resolve(["log_loss"], "classification")[0], "classification").totals(scored, np.array([0, 3])) is None
+    assert (
+        loss_of(resolve(["log_loss"], "classification")[0], "classification").totals(scored, np.array([0, 3])) is None
+    )
 
 
 @pytest.mark.parametrize(
