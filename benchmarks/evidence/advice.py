@@ -1,8 +1,10 @@
 """Is the advice right? Intervals on histories whose truth is known, and advice that is followed for a while.
 
-1. Losses of batches are simulated, with differences between strategies that last over several batches. Of the 90 % intervals
+1. Losses of batches are simulated, with differences between strategies that last over several batches. Of the 90 %
+intervals
    for savings at least 85 % are to hold the true ones.
-2. Of each stream the first 60 % of the batches are advised upon, and the advice is kept for the other 40 %. Regret is how much
+2. Of each stream the first 60 % of the batches are advised upon, and the advice is kept for the other 40 %. Regret is
+how much
    more is lost there than by the strategy that turns out best there: at most 1 % of the loss in the median stream.
 """
 
@@ -76,7 +78,7 @@ def measure(settings: Mapping[str, Any], seeds: Sequence[int], tell: Callable[[s
             why(worst),
             f"taking the least loss of the head instead has a median regret of "
             f"{100 * float(np.median([one.regret_of_least for one in lives])):.2g} %, at worst "
-            f"{100 * max(one.regret_of_least for one in lives):.2g} %: advice prefers the cheap one of a tie, and pays for it",
+            f"{100 * max(one.regret_of_least for one in lives):.2g} %; advice takes the cheap one of a tie",
             f"as a prediction of the other 40 % the intervals hold {held} of {stated} savings "
             f"({100 * held / max(stated, 1):.0f} %): they tell of the time that was measured, and drift goes on",
             f"matrices: {'of ' + matrices.MATRICES.name if given else 'made by this part'}",
@@ -110,8 +112,13 @@ def _covered(settings: Mapping[str, Any], seeds: Sequence[int], tell: Callable[[
             rows.append([strength, length, inside / intervals, width / intervals, kept / n, few / n])
             held, total = held + inside, total + intervals
     columns = [
-        "autocorrelation", "batches", "intervals that hold", "mean width", "best strategy in the set", "not enough evidence",
-    ]  # fmt: skip
+        "autocorrelation",
+        "batches",
+        "intervals that hold",
+        "mean width",
+        "best strategy in the set",
+        "not enough evidence",
+    ]
     return Table(title="Simulated histories of known truth", columns=columns, rows=rows), held / total
 
 

@@ -1,4 +1,4 @@
-"""Losses of strategies by batch, stream by stream: another part's, or made here from three generated streams and real ones.
+"""Losses of strategies by batch, stream by stream: another part's, or made here from generated and real streams.
 
 The format of ``matrices.json``: ``{stream: {"rows": [per batch], "losses": {strategy: [mean loss per batch]},
 "row_trees": {strategy: [per batch]}}}``.

@@ -64,8 +64,8 @@ class Advice:
     strategy, described : str
         The one to use, by name and in words.
     verdict : {"clear", "tied", "no_skill", "not_enough"}
-        One is told apart from all others; the cheapest of several that are not; as ``tied`` or ``clear``, but a line without
-        skill is not beaten; or too little history to say.
+        One is told apart from all others; the cheapest of several that are not; as ``tied`` or ``clear``, but a line
+        without skill is not beaten; or too little history to say.
     by : str
         ``"money"``, or the name of the first metric.
     loss, unit, per : str
@@ -199,13 +199,13 @@ class Advice:
                 return f"There is nothing to compare it with: P(best) = {self.p_best:.2f}."
             rival = max(rivals, key=lambda one: one.saving)
             return (
-                f"Against it, {rival.name} would save {spelled(rival.saving)} {self._unit()} ({sure} {spelled(rival.low)} to "
-                f"{spelled(rival.high)}); P(best) = {self.p_best:.2f}."
+                f"Against it, {rival.name} would save {spelled(rival.saving)} {self._unit()} ({sure} "
+                f"{spelled(rival.low)} to {spelled(rival.high)}); P(best) = {self.p_best:.2f}."
             )
         half = (self.high - self.low) / 2
         return (
-            f"Expected saving against {self.reference}: {spelled(self.saving)} ± {spelled(half)} {self._unit()} ({sure} "
-            f"{spelled(self.low)} to {spelled(self.high)}); P(best) = {self.p_best:.2f}."
+            f"Expected saving against {self.reference}: {spelled(self.saving)} ± {spelled(half)} {self._unit()} "
+            f"({sure} {spelled(self.low)} to {spelled(self.high)}); P(best) = {self.p_best:.2f}."
         )
 
     def _sensitivity(self) -> str:
@@ -233,9 +233,10 @@ def spelled(value: float) -> str:
 def advise(blocks: Blocks, *, level: float = 0.9, seed: int = 0) -> Advice:
     """What to use: the cheapest of the strategies that cannot be told apart from the best.
 
-    Batches are resampled in runs, never rows. With prices a strategy's total is its mistakes and its costs in money; without,
-    its loss. What is *cheapest* goes by the money for trainings, then the total; without a price of them by what has no
-    measurement noise: rows times trees where all that are tied have trees, rows trained, trainings, and the order given.
+    Batches are resampled in runs, never rows. With prices a strategy's total is its mistakes and its costs in money;
+    without, its loss. What is *cheapest* goes by the money for trainings, then the total; without a price of them by
+    what has no measurement noise: rows times trees where all that are tied have trees, rows trained, trainings, and
+    the order given.
 
     Parameters
     ----------
@@ -362,8 +363,9 @@ class SetTest:
 class Decision:
     """Which column is chosen, of which that are tied, and what was tested.
 
-    ``members`` is the confidence set of all columns, shape (k + m,); ``tied`` are the strategies chosen from, shape (k,):
-    those in the set, or where only lines are, the confidence set of the strategies alone. ``unbeaten`` are lines in the set.
+    ``members`` is the confidence set of all columns, shape (k + m,); ``tied`` are the strategies chosen from, shape
+    (k,): those in the set, or where only lines are, the confidence set of the strategies alone. ``unbeaten`` are
+    lines in the set.
     """
 
     chosen: int
@@ -397,8 +399,8 @@ def decide(blocks: Blocks, test: SetTest) -> Decision:
 def cheapest(blocks: Blocks, among: Sequence[int]) -> tuple[int, str]:
     """The strategy of least cost, and what it was found by.
 
-    Costs that are the same at every run are taken, never CPU seconds, so that advice can be repeated. Where trainings have
-    a price, what has none costs nothing: of equally dear ones the one of the least total is taken.
+    Costs that are the same at every run are taken, never CPU seconds, so that advice can be repeated. Where trainings
+    have a price, what has none costs nothing: of equally dear ones the one of the least total is taken.
     """
     k = len(blocks.strategies)
     money = blocks.trained[:, :k].sum(axis=0)
@@ -430,8 +432,8 @@ def _short(t: int, length: float, found: Decision, blocks: Blocks) -> str:
         return f"{t} {'batch' if t == 1 else 'batches'}, and {LEAST_BATCHES} are needed"
     if t / length < LEAST_RUNS:
         return (
-            f"what is better in one batch lasts for {length:.1f}, so that {t} batches count as {t / length:.1f} runs, and "
-            f"{LEAST_RUNS:g} are needed"
+            f"what is better in one batch lasts for {length:.1f}, so that {t} batches count as {t / length:.1f} runs, "
+            f"and {LEAST_RUNS:g} are needed"
         )
     skill = [name for name in blocks.lines if name != "frozen"]
     if skill and found.members.all():

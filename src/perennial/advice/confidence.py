@@ -1,8 +1,8 @@
 """How sure a difference between strategies is: by whole batches drawn in runs, never row by row.
 
-Rows of one batch share their model, their weather and their news: they are no independent evidence, and a test that counts
-them as such is overconfident. What is resampled here are batches, in runs of neighbours, so that what lasts over several
-batches is kept as well.
+Rows of one batch share their model, their weather and their news: they are no independent evidence, and a test that
+counts them as such is overconfident. What is resampled here are batches, in runs of neighbours, so that what lasts
+over several batches is kept as well.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _SAME = 1e-12  # differences that are this small beside the losses themselves ar
 def block_length(differences: Floats) -> float:
     """Mean length of the runs in which batches are drawn, in batches.
 
-    The median, over the columns, of the length that is best for the mean of that column by the rule of Politis and White,
-    and at least the cube root of the number of batches. Never more than a third of them.
+    The median, over the columns, of the length that is best for the mean of that column by the rule of Politis and
+    White, and at least the cube root of the number of batches. Never more than a third of them.
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ def block_length(differences: Floats) -> float:
 
     References
     ----------
-    Politis and White (2004), Automatic block-length selection for the dependent bootstrap; with the correction by Patton,
-    Politis and White (2009).
+    Politis and White (2004), Automatic block-length selection for the dependent bootstrap; with the correction by
+    Patton, Politis and White (2009).
 
     Examples
     --------
@@ -95,11 +95,12 @@ def drawn(t: int, length: float, replicates: int, seed: int) -> Floats:
 def widening(differences: Floats, totals: Floats, replicates: Floats, length: float, level: float) -> Floats:
     """By how much an interval of each column is to be wider than the bootstrap's own percentiles, shape (k,).
 
-    A bootstrap of few runs about their own mean finds too little variance, and much too little where differences last longer
-    than a run. So its standard error is replaced by that of the prewhitened long-run variance where that is greater: an
-    autoregression of one lag, its coefficient corrected for the bias of a short series and kept in [0, 0.95], and the
-    variance of Newey and West of what remains. And the normal quantile is replaced by Student's with as many degrees of
-    freedom as there are batches that count: ``t`` times the variance of one batch over the long-run variance, less 1.
+    A bootstrap of few runs about their own mean finds too little variance, and much too little where differences last
+    longer than a run. So its standard error is replaced by that of the prewhitened long-run variance where that is
+    greater: an autoregression of one lag, its coefficient corrected for the bias of a short series and kept in [0,
+    0.95], and the variance of Newey and West of what remains. And the normal quantile is replaced by Student's with
+    as many degrees of freedom as there are batches that count: ``t`` times the variance of one batch over the
+    long-run variance, less 1.
 
     Parameters
     ----------
@@ -114,9 +115,10 @@ def widening(differences: Floats, totals: Floats, replicates: Floats, length: fl
 
     References
     ----------
-    Andrews and Monahan (1992), An improved heteroskedasticity and autocorrelation consistent covariance matrix estimator.
-    Kendall (1954), Note on bias in the estimation of autocorrelation. The floor of the variance of what remains, a quarter of
-    its plain one, and the degrees of freedom are ours; `make bench-evidence` measures their coverage.
+    Andrews and Monahan (1992), An improved heteroskedasticity and autocorrelation consistent covariance matrix
+    estimator. Kendall (1954), Note on bias in the estimation of autocorrelation. The floor of the variance of what
+    remains, a quarter of its plain one, and the degrees of freedom are ours; `make bench-evidence` measures their
+    coverage.
     """
     from scipy.special import ndtri, stdtrit
 
@@ -231,7 +233,7 @@ def confidence_set(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paired:
-    """Two forecasts against each other: mean difference per batch, its statistic, degrees of freedom, two-sided p-value."""
+    """Two strategies against each other: mean difference, its statistic, degrees of freedom, two-sided p-value."""
 
     mean: float
     statistic: float
@@ -253,8 +255,8 @@ def diebold_mariano(difference: Sequence[float] | Floats) -> Paired:
     References
     ----------
     Diebold and Mariano (1995), Comparing predictive accuracy. Newey and West (1987), A simple, positive semi-definite,
-    heteroskedasticity and autocorrelation consistent covariance matrix. Harvey, Leybourne and Newbold (1997), Testing the
-    equality of prediction mean squared errors, equation 9.
+    heteroskedasticity and autocorrelation consistent covariance matrix. Harvey, Leybourne and Newbold (1997), Testing
+    the equality of prediction mean squared errors, equation 9.
 
     Examples
     --------

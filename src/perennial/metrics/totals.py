@@ -66,9 +66,9 @@ def errors() -> Loss:
 def loss_of(metric: Metric, task: TaskKind) -> Loss:
     """The loss that adds up over rows and is, or comes closest to, what a metric measures.
 
-    A metric of ranks (ROC AUC, average precision, recall at a false-positive rate) is no mean over rows: the log loss stands
-    in for it, and the error rate for F1 and kappa. A metric of the user's own is taken for one of these by whether it
-    reads probabilities.
+    A metric of ranks (ROC AUC, average precision, recall at a false-positive rate) is no mean over rows: the log loss
+    stands in for it, and the error rate for F1 and kappa. A metric of the user's own is taken for one of these by
+    whether it reads probabilities.
 
     Examples
     --------

@@ -143,7 +143,8 @@ class BacktestResult(Mapping[str, StrategyResult]):
     def advice(self, level: float = 0.9, seed: int = 0) -> Advice | None:
         """What to use, how sure that is, and what would change it; None if nothing could be scored.
 
-        Of the strategies that cannot be told apart from the best the cheapest, by the totals of whole batches. Print it.
+        Of the strategies that cannot be told apart from the best the cheapest, by the totals of whole batches. Print
+        it.
 
         Parameters
         ----------

@@ -1,7 +1,7 @@
 """From predictions to what advice is made from: what every strategy lost and cost in each batch, on the same rows.
 
-Sums per batch are kept, and one bit per row and strategy. Only where strategies did not answer the same rows are predictions
-read a second time.
+Sums per batch are kept, and one bit per row and strategy. Only where strategies did not answer the same rows are
+predictions read a second time.
 """
 
 from __future__ import annotations
@@ -252,5 +252,8 @@ def _beside(columns: Sequence[Floats | None], there: NDArray[np.int64]) -> Float
 def _kept(scored: Scored, keep: NDArray[np.bool_]) -> Scored:
     """The rows of ``scored`` that ``keep`` marks."""
     names = ("codes", "predicted", "proba", "values", "predicted_values", "weights", "reference")
-    arrays: dict[str, Any] = {name: getattr(scored, name) for name in names}
-    return replace(scored, **{name: None if array is None else array[keep] for name, array in arrays.items()})
+    changed: dict[str, Any] = {}
+    for name in names:
+        array = getattr(scored, name)
+        changed[name] = None if array is None else array[keep]
+    return replace(scored, **changed)

@@ -33,7 +33,7 @@ def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
 
 @pytest.mark.parametrize("rho", [0.0, 0.3, 0.6])
 def test_intervals_cover_what_they_say(rho):
-    """Of 90 % intervals about 90 % hold the truth, however long a difference lasts; rows taken for independent do not."""
+    """Of 90 % intervals about 90 % hold the truth, however long a difference lasts; of naive ones far fewer do."""
     made = series(rho, 150, 100, seed=4)
     held = np.mean([low <= 0 <= high for low, high in map(interval, made)])
     assert held >= 0.83  # three standard errors of 150 series below 0.9 are 0.827

@@ -1,4 +1,4 @@
-"""The advice is the cheapest of what cannot be told apart, says how sure it is, and says so where nothing can be said."""
+"""The advice is the cheapest of what cannot be told apart, and says how sure it is, or that nothing can be said."""
 
 from __future__ import annotations
 

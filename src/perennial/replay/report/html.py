@@ -222,11 +222,11 @@ def _row(report: dict[str, Any], strategy: dict[str, Any]) -> dict[str, Any]:
 
 def _advice(report: dict[str, Any]) -> dict[str, Any] | None:
     """The advice with a picture of each interval: places on a line 240 wide, nothing saved where ``zero`` is."""
-    found = report.get("advice")
+    found: dict[str, Any] | None = report.get("advice")
     if not found:
         return None
     rows = found["standings"]
-    ends = [0.0, *(one[end] for one in rows if not one["line"] for end in ("low", "high"))]
+    ends: list[float] = [0.0, *(one[end] for one in rows if not one["line"] for end in ("low", "high"))]
     low, high = min(ends), max(ends)
     width = (high - low) or 1.0
 

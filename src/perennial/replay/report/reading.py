@@ -13,10 +13,12 @@ IMPLICIT_DELAY = (
     "happens. If labels come later in production, these scores are too good: say how much later and run "
     "again, with  label_delay  in Python,  stream: {label: {column: ..., delay: ...}}  in YAML."
 )
-ONE_HISTORY = "This is one history, and the best of several strategies is picked after seeing it: small differences may be chance. "
+ONE_HISTORY = (
+    "This is one history, and the best of several is picked after seeing it: small differences may be chance. "
+)
 TESTED = (
-    "The advice allows for that: it resamples whole batches in runs, and takes the cheapest of the strategies that cannot "
-    "be told apart from the best. It cannot know a future that is unlike this history."
+    "The advice allows for that: it resamples whole batches in runs, and takes the cheapest of the strategies that "
+    "cannot be told apart from the best. It cannot know a future that is unlike this history."
 )
 UNTESTED = "No significance test has been made."
 
