@@ -18,9 +18,7 @@ Floats = NDArray[np.float64]
 Verdict = Literal["clear", "tied", "no_skill", "not_enough"]
 
 LEAST_BATCHES = 20  #: fewer are not enough evidence
-LEAST_RUNS = (
-    7.0  #: batches over the mean length of a run: fewer are not enough evidence, however many batches there are
-)
+LEAST_RUNS = 7.0  #: batches over the mean length of a run: fewer are not enough to leave several strategies tied
 
 _MONTH = 30.0
 _LINES = {
@@ -143,7 +141,7 @@ class Advice:
         if self.verdict == "not_enough":
             out = [
                 f"Not enough evidence to choose: {self.short}.",
-                f"As a stop-gap, the cheapest: {self.strategy}{what}.",
+                f"As a stop-gap, the cheapest not shown to be worse: {self.strategy}{what}.",
             ]
         else:
             out = [f"Use {self.strategy}{what}.", self._expected()]
@@ -165,7 +163,7 @@ class Advice:
     def reason(self) -> str:
         """One line of why, for a table."""
         if self.verdict == "not_enough":
-            return f"not enough evidence: {self.short}; the cheapest of what cannot be told apart, as a stop-gap"
+            return f"not enough evidence: {self.short}; the cheapest not shown to be worse, as a stop-gap"
         first = (
             f"cheapest of {len(self.tied) + 1} that cannot be told apart"
             if self.tied
@@ -271,7 +269,8 @@ def advise(blocks: Blocks, *, level: float = 0.9, seed: int = 0) -> Advice:
         raise ConfigError("seed", seed, "give a whole number that is not negative")
     k, t = len(blocks.strategies), len(blocks.rows)
     total = blocks.total
-    apart = total[:, :k] - total[:, :k].mean(axis=1, keepdims=True)
+    # from the median strategy: one that goes stale all the time does not make the others' differences last for ever
+    apart = total[:, :k] - np.median(total[:, :k], axis=1, keepdims=True)
     length = confidence.block_length(apart)
     counts = confidence.drawn(t, length, confidence.REPLICATES, seed)
     against = total[:, [blocks.reference]] - total  # positive: a saving
@@ -282,8 +281,7 @@ def advise(blocks: Blocks, *, level: float = 0.9, seed: int = 0) -> Advice:
 
     test = SetTest(
         length=length,
-        # of a typical strategy: the widest would let one that swings hide what is told of all others
-        wider=max(1.0, float(np.median(confidence.widening(apart, apart.sum(axis=0), counts @ apart, length, level)))),
+        wider=_typical_widening(apart, counts, length, level),
         level=level,
         seed=seed,
     )
@@ -343,6 +341,14 @@ def advise(blocks: Blocks, *, level: float = 0.9, seed: int = 0) -> Advice:
         short=short,
         notes=tuple(notes),
     )
+
+
+def _typical_widening(apart: Floats, counts: Floats, length: float, level: float) -> float:
+    """The median over strategies: the widest would let one that swings hide what is told of all others."""
+    apart = apart[:, np.ptp(apart, axis=0) > 0]
+    if not apart.shape[1]:
+        return 1.0
+    return max(1.0, float(np.median(confidence.widening(apart, apart.sum(axis=0), counts @ apart, length, level))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -430,7 +436,7 @@ def _short(t: int, length: float, found: Decision, blocks: Blocks) -> str:
     """Why there is not enough evidence; empty if there is."""
     if t < LEAST_BATCHES:
         return f"{t} {'batch' if t == 1 else 'batches'}, and {LEAST_BATCHES} are needed"
-    if t / length < LEAST_RUNS:
+    if t / length < LEAST_RUNS and found.tied.sum() > 1:
         return (
             f"what is better in one batch lasts for {length:.1f}, so that {t} batches count as {t / length:.1f} runs, "
             f"and {LEAST_RUNS:g} are needed"
