@@ -40,7 +40,7 @@ def test_the_example_runs_and_tells_what_the_configuration_tells(tmp_path):
     jsonschema.Draft202012Validator(schema()).validate(report)
     advice = report["advice"]
     assert advice == result.advice().to_dict()
-    assert (advice["unit"], advice["per"], advice["reference"]) == ("money", "month", "frozen")
+    assert (advice["unit"], advice["per"], advice["reference"]) == ("money", "span", "frozen")
     assert advice["if_double"] is not None
     assert advice["strategy"] == result.recommended["strategy"]
     assert advice["sentences"][0] in result.to_html(tmp_path / "report.html").read_text()

@@ -146,10 +146,10 @@ class Advice:
         else:
             out = [f"Use {self.strategy}{what}.", self._expected()]
         if self.tied:
-            others = ", ".join(self.tied)
+            others = "; ".join(self.tied)
             if self.verdict != "not_enough":
                 way = _EFFORTS[self.cheapest_by]
-                out.append(f"Cannot be told apart from {others}; cheapest of them, by {way}, is {self.strategy}.")
+                out.append(f"Cannot be told apart from {others}. Cheapest of them, by {way}, is {self.strategy}.")
             else:
                 out.append(f"Cannot be told apart from {others}.")
         elif self.verdict == "clear" and sum(not one.line for one in self.standings) > 1:

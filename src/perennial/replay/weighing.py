@@ -226,7 +226,7 @@ class Weighing:
             notes.append(f"compared on the {count:,} rows that all of them answered")
         out = [c.name for c in self._columns if not c.line and c not in able]
         if out:
-            notes.append(f"left out, since they answered too few rows or have no {self._loss.name}: {', '.join(out)}")
+            notes.append(f"left out, since they answered too few rows or have no {self._loss.name}: {'; '.join(out)}")
         if self._evaluation.stride > 1:
             notes.append(f"{self._evaluation.stride} neighbouring batches count as one")
         return tuple(notes)

@@ -63,6 +63,20 @@ def recommended(report: Report) -> dict[str, Any] | None:
     return next((s for s in report["strategies"] if advice and s["name"] == advice["strategy"]), None)
 
 
+def beside(report: Report) -> list[str]:
+    """What the advice says beyond the reason of the recommendation: what is tied, what another price would change."""
+    found = report.get("advice")
+    if not found:
+        return []
+    out = [f"Cannot be told apart from it: {'; '.join(found['tied'])}."] if found["tied"] else []
+    if found["if_double"] is not None:
+        double, half = (
+            "the same" if found[name] == found["strategy"] else found[name] for name in ("if_double", "if_half")
+        )
+        out.append(f"If a retrain costs twice as much: {double}; half as much: {half}.")
+    return out + [f"{note[:1].upper()}{note[1:]}." for note in found["notes"]]
+
+
 def chance(report: Report) -> str:
     """What the reader must know of one history, and whether a test was made of it."""
     return ONE_HISTORY + (TESTED if report.get("advice") else UNTESTED)

@@ -166,7 +166,7 @@ class _Terminal:
                 (advice["strategy"], "bold green"),
                 f" (by {words.metric(advice['by'])}): {advice['reason']}",
             )
-            for sentence in (self.report.get("advice") or {}).get("sentences", ())[1:]:
+            for sentence in reading.beside(self.report):
                 yield Text(sentence)
         else:
             yield Text("No strategy is recommended.", style="bold")
