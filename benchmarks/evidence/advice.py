@@ -70,15 +70,15 @@ def measure(settings: Mapping[str, Any], seeds: Sequence[int], tell: Callable[[s
                 value=float(np.median(regrets)),
                 limit=goals["regret"],
                 way="at most",
-                note=f"worst {100 * worst.regret:.2g} %: {worst.stream}",
+                note=f"worst {100 * worst.regret:.3g} %: {worst.stream}",
             ),
         ],
         tables=[simulated, _told(lives)],
         notes=[
             why(worst),
             f"taking the least loss of the head instead has a median regret of "
-            f"{100 * float(np.median([one.regret_of_least for one in lives])):.2g} %, at worst "
-            f"{100 * max(one.regret_of_least for one in lives):.2g} %; advice takes the cheap one of a tie",
+            f"{100 * float(np.median([one.regret_of_least for one in lives])):.3g} %, at worst "
+            f"{100 * max(one.regret_of_least for one in lives):.3g} %; advice takes the cheap one of a tie",
             f"as a prediction of the other 40 % the intervals hold {held} of {stated} savings "
             f"({100 * held / max(stated, 1):.0f} %): they tell of the time that was measured, and drift goes on",
             f"matrices: {'of ' + matrices.MATRICES.name if given else 'made by this part'}",

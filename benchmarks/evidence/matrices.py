@@ -71,7 +71,7 @@ def read(path: Path = MATRICES) -> list[Matrix]:
 def made(settings: Mapping[str, Any], data: Path, seed: int, tell: Callable[[str], None]) -> Iterator[Matrix]:
     """Matrices of the generated streams, and of the real ones whose files are there."""
     for name, turn in settings["generated"]["turns"].items():
-        table, batch = _generated(settings["generated"], turn, seed)
+        table, batch = _generated(settings["generated"], turn, name == "abrupt", seed)
         tell(f"{name}: {table.num_rows} rows")
         yield _matrix(name, table, batch, settings)
     for name, held in settings["real"].items():
@@ -84,13 +84,13 @@ def made(settings: Mapping[str, Any], data: Path, seed: int, tell: Callable[[str
         yield _matrix(name, table, held["batch"], settings)
 
 
-def _generated(settings: Mapping[str, Any], turn: float, seed: int) -> tuple[pa.Table, str]:
+def _generated(settings: Mapping[str, Any], turn: float, at_once: bool, seed: int) -> tuple[pa.Table, str]:
     """Rows whose classes are told apart by a line that turns, evenly, or by as much at once in the middle."""
     draw = np.random.default_rng(seed)
     n = settings["batches"] * settings["rows"]
     x = draw.normal(size=(n, settings["features"]))
     along = np.linspace(0, 1, n)
-    angle = turn * (along if list(settings["turns"].values()).index(turn) == 1 else along > 0.5)
+    angle = turn * ((along > 0.5) if at_once else along)
     z = x[:, 0] * np.cos(angle) + x[:, 1] * np.sin(angle) + settings["noise"] * draw.normal(size=n)
     at = _START + np.arange(n) * np.timedelta64(1, "m")
     columns: dict[str, Any] = {f"x{j}": x[:, j] for j in range(x.shape[1])}
