@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import jsonschema
 import pyarrow.parquet as pq
 
 from perennial.config import load
+from perennial.replay.report import schema
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,6 +36,14 @@ def test_the_example_runs_and_tells_what_the_configuration_tells(tmp_path):
         assert result[name].scores["log_loss"] is not None
     assert result["frozen"].costs["trainings"] == 1
     assert result.recommended["by"] == "money"
+    report = result.to_dict()
+    jsonschema.Draft202012Validator(schema()).validate(report)
+    advice = report["advice"]
+    assert advice == result.advice().to_dict()
+    assert (advice["unit"], advice["per"], advice["reference"]) == ("money", "span", "frozen")
+    assert advice["if_double"] is not None
+    assert advice["strategy"] == result.recommended["strategy"]
+    assert advice["sentences"][0] in result.to_html(tmp_path / "report.html").read_text()
 
 
 def test_the_bundled_data_hold_no_leak():

@@ -72,7 +72,7 @@ def test_from_configuration_to_recommendation(project):
     assert [s["name"] for s in report["strategies"]] == ["frozen", "weekly", "daily"]
     assert (project / "report" / "report.html").stat().st_size > 10_000
     recommended = load(project / "report" / "recommended.yaml")
-    assert recommended.config.deploy == report["recommended"]["strategy"]
+    assert recommended.config.deploy == report["recommended"]["strategy"] == report["advice"]["strategy"]
     assert "# weekly or daily?" in recommended.document.text
 
     again = perennial(project, "backtest", "-c", "report/recommended.yaml", "-o", "again", "--json", "--no-cache")

@@ -19,6 +19,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "windows": {"core"},
     "drift": {"core"},
     "metrics": {"core"},
+    "advice": {"core"},
     "stream": {"core"},
     "ledger": {"core"},
     "learners": {"core"},
@@ -45,6 +46,7 @@ HEAVY = {
     "pandas": (*FRAMEWORKS.values(), "learners/sklearn.py", "stream/"),
     "sklearn": (*FRAMEWORKS.values(), "learners/sklearn.py"),
     "polars": (),
+    "arch": (),
 }
 #: packages whose import loads numpy at most
 LIGHT = (

@@ -3,14 +3,16 @@
 from perennial.metrics.custom import custom
 from perennial.metrics.evaluate import CURVE_POINTS, DEFAULTS, NAMES, resolve, score, series
 from perennial.metrics.losses import pointwise
-from perennial.metrics.money import Bill, Prices, bill
+from perennial.metrics.money import Bill, Prices, bill, mistakes
 from perennial.metrics.records import Metric, Scored, Series, default_positive
+from perennial.metrics.totals import Loss, loss_of
 
 __all__ = [
     "CURVE_POINTS",
     "DEFAULTS",
     "NAMES",
     "Bill",
+    "Loss",
     "Metric",
     "Prices",
     "Scored",
@@ -18,6 +20,8 @@ __all__ = [
     "bill",
     "custom",
     "default_positive",
+    "loss_of",
+    "mistakes",
     "pointwise",
     "resolve",
     "score",

@@ -79,7 +79,7 @@ def over_time(metric: Additive, scored: Scored, edges: NDArray[np.int64]) -> tup
         return alone, cumulative
     carry: Floats | None = None
     for low, high in groups(scored, edges):
-        states = _states(metric, scored, edges[low : high + 1])
+        states = states_of(metric, scored, edges[low : high + 1])
         if carry is None:
             carry = np.zeros((1, states.shape[1]))
         total = metric.accumulate(np.concatenate([carry, states]))
@@ -94,12 +94,13 @@ def whole(metric: Additive, scored: Scored) -> float | None:
     """The score over all rows."""
     if not len(scored) or not available(metric, scored):
         return None
-    states = _states(metric, scored, np.array([0, len(scored)]))
+    states = states_of(metric, scored, np.array([0, len(scored)]))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return optional(metric.finish(states, scored)[0])
 
 
-def _states(metric: Additive, scored: Scored, edges: NDArray[np.int64]) -> Floats:
+def states_of(metric: Additive, scored: Scored, edges: NDArray[np.int64]) -> Floats:
+    """State of each run of rows of one group of :func:`groups`, shape (b, t)."""
     low, high = int(edges[0]), int(edges[-1])
     limit = _limit(scored)
     if len(edges) > 2 or high - low <= limit:

@@ -205,6 +205,23 @@ def bill(
     )
 
 
+def mistakes(
+    prices: Prices, scored: Scored, edges: NDArray[np.int64], *, amounts: Mapping[str, NDArray[Any]] | None = None
+) -> NDArray[np.float64]:
+    """What the mistakes of each batch ``[edges[i], edges[i + 1])`` cost, shape (b,): ``errors`` of their bills.
+
+    Parameters and errors are those of :func:`bill`.
+    """
+    prices.check(scored.task)
+    columns = {name: np.asarray(column) for name, column in (amounts or {}).items()}
+    out = np.zeros(len(edges) - 1)
+    for i in np.flatnonzero(np.diff(edges)).tolist():
+        low, high = int(edges[i]), int(edges[i + 1])
+        part = {name: column[low:high] for name, column in columns.items()}
+        out[i] = _mistakes(prices, scored.slice(low, high), part)
+    return out
+
+
 def _mistakes(prices: Prices, scored: Scored, amounts: Mapping[str, NDArray[Any]]) -> float:
     for column in prices.columns:
         if column not in amounts:

@@ -11,26 +11,29 @@ from concurrent.futures import wait as wait_for
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from perennial import __version__
+from perennial.advice.advise import advise
 from perennial.core.errors import ConfigError, nearest
 from perennial.core.identity import users_code
 from perennial.core.protocols import Gate
-from perennial.core.records import TaskKind
+from perennial.core.records import Label, TaskKind
 from perennial.core.times import NEVER, Duration, duration
 from perennial.engine import check_gate
 from perennial.gate import Gate as PairedGate
 from perennial.metrics import Metric, Prices, resolve
 from perennial.replay import checks, trainings
 from perennial.replay.clairvoyant_run import check_bound, lower_bound
-from perennial.replay.evaluation import Evaluation
+from perennial.replay.evaluation import Evaluation, Line
 from perennial.replay.reporting import Account, account_of, baseline_of, report_of
 from perennial.replay.result import BacktestResult, Baseline, Home
 from perennial.replay.run import Job, finished, run, unfinished
 from perennial.replay.spill import Summary, read
 from perennial.replay.truth import longest_wait
+from perennial.replay.weighing import Weighing
 from perennial.strategies import Frozen, Strategy
 from perennial.stream import Stream
 from perennial.stream.prepared import Prepared
@@ -179,14 +182,22 @@ def backtest(
 
     start = max((s.first_predicted for s in summaries if s.first_predicted is not None), default=prepared.rows)
     evaluation = Evaluation(prepared, task, measured, start, common["closes_at"])
+    weighing = Weighing(evaluation, prepared, task, priced)
     accounts: list[Account] = []
     for job, summary, folder in zip([*planned, *frozen], summaries, folders, strict=True):
         line = evaluation.of(read(folder, summary), summary.classes)
-        accounts.append(account_of(job, summary, line, folder, priced, prepared, evaluation))
+        account = account_of(job, summary, line, folder, priced, prepared, evaluation)
+        accounts.append(account)
+        again = partial(_scored_again, evaluation, folder, summary)
+        if any(job is one for one in frozen):
+            weighing.line("frozen", line, again, account.result, summary)
+        else:
+            weighing.strategy(account.result, summary, line, again)
         del line  # as large as the stream: no two are held at once
     lines: dict[str, Baseline] = {}
     for name, description, line in evaluation.baselines(summaries[0].classes):
         lines[name] = Baseline(name=name, description=description, scores=line.scores, curve=line.curve)
+        weighing.line(name, line, partial(_line_again, evaluation, summaries[0].classes, name))
         del line
     if frozen:
         lines["frozen"] = baseline_of(accounts.pop())
@@ -194,7 +205,9 @@ def backtest(
     if clairvoyant is not None:
         job = next(job for job in planned if job.name == clairvoyant)
         bound = lower_bound(job, keep / "trainings", evaluation, priced)
-    report = report_of(stream, prepared, task, evaluation, accounts, lines, bound, priced, seed, latency)
+    blocks = weighing.blocks()
+    advice = None if blocks is None else advise(blocks)
+    report = report_of(stream, prepared, task, evaluation, accounts, lines, bound, advice, priced, seed, latency)
     results = {
         account.result.name: account.result_with(home if home.path in account.result._folder.parents else None)
         for account in accounts
@@ -202,7 +215,15 @@ def backtest(
     shutil.rmtree(prepared.folder, ignore_errors=True)
     if cache is not None:
         trainings.prune(keep, spare=folders)
-    return BacktestResult(report, results, lines)
+    return BacktestResult(report, results, lines, blocks)
+
+
+def _scored_again(evaluation: Evaluation, folder: Path, summary: Summary) -> Line:
+    return evaluation.of(read(folder, summary), summary.classes)
+
+
+def _line_again(evaluation: Evaluation, classes: tuple[Label, ...], name: str) -> Line:
+    return next(line for found, _, line in evaluation.baselines(classes) if found == name)
 
 
 def _closes_at(stream: Stream, prepared: Prepared, task: TaskKind) -> int:

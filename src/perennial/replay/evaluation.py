@@ -79,7 +79,7 @@ class Evaluation:
         self._edges: NDArray[np.int64] = edges[::stride]
         self.stride = stride
         at = np.searchsorted(self._firsts, self._edges, side="right") - 1
-        self._edge_starts = self._starts[at]
+        self.edge_starts = self._starts[at]
 
     def of(self, columns: Columns, classes: tuple[Label, ...]) -> Line:
         """The scores of a strategy's predictions; rows where it abstained, or without a label, are not scored."""
@@ -124,11 +124,14 @@ class Evaluation:
         return list(classes).index(stated) if stated is not None and stated in classes else default_positive(classes)
 
     def _curve(self, scored: Scored, row: NDArray[np.int64]) -> Curve:
-        bounds = np.searchsorted(row, np.append(self._edges, np.iinfo(np.int64).max)).astype(np.int64)
-        found = series(self.metrics, scored, bounds)
+        found = series(self.metrics, scored, self.bounds(row))
         return Curve(
-            time=self._edge_starts.tolist(), rows=found.rows, by_batch=found.batches, cumulative=found.cumulative
+            time=self.edge_starts.tolist(), rows=found.rows, by_batch=found.batches, cumulative=found.cumulative
         )
+
+    def bounds(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where each batch of the curve begins among rows in order of position, and where the last one ends."""
+        return np.searchsorted(rows, np.append(self._edges, np.iinfo(np.int64).max)).astype(np.int64)
 
     def scored(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which rows count: those from the start on whose label was known by the end."""

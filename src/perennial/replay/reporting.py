@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perennial import __version__
+from perennial.advice.advise import Advice, recommended
 from perennial.core.identity import Unhashable
 from perennial.core.records import Label, TaskKind, Version
 from perennial.core.times import NEVER, moment, spell
@@ -120,6 +121,7 @@ def report_of(
     accounts: Sequence[Account],
     lines: Mapping[str, Baseline],
     bound: dict[str, Any] | None,
+    advice: Advice | None,
     prices: Prices | None,
     seed: int,
     train_latency: timedelta,
@@ -150,41 +152,10 @@ def report_of(
             for b in lines.values()
         ],
         "clairvoyant": bound,
-        "recommended": recommend(evaluation, accounts, prices, lines),
+        "recommended": None if advice is None else dict(recommended(advice)),
+        "advice": None if advice is None else advice.to_dict(),
         "warnings": _warnings(prepared, evaluation, accounts),
     }
-
-
-UNTESTED = "no test of significance was made"
-
-
-def recommend(
-    evaluation: Evaluation, accounts: Sequence[Account], prices: Prices | None, lines: Mapping[str, Baseline]
-) -> dict[str, str] | None:
-    """The best strategy by money, else by the first metric; says so if a no-skill line is better by that metric."""
-    if prices is not None:
-        best = min(accounts, key=lambda account: account.result.costs["money"])
-        amount = best.result.costs["money"]
-        reason = f"lowest total cost, {amount:,.2f}; {UNTESTED}"
-        return {"strategy": best.result.name, "by": "money", "reason": reason}
-    metric = evaluation.metrics[0]
-    able = [account for account in accounts if account.result.scores[metric.name] is not None]
-    if not able:
-        return None
-
-    def rank(account: Account) -> float:
-        value = account.result.scores[metric.name]
-        assert value is not None
-        return -value if metric.greater_is_better else value
-
-    best = min(able, key=rank)
-    word = "highest" if metric.greater_is_better else "lowest"
-    reason = f"{word} {metric.name}, {best.result.scores[metric.name]:.4g}; {UNTESTED}"
-    for line in lines.values():
-        said = line.scores[metric.name]
-        if said is not None and (said > -rank(best) if metric.greater_is_better else said < rank(best)):
-            reason += f"; but the no-skill line {line.name} has {said:.4g}"
-    return {"strategy": best.result.name, "by": metric.name, "reason": reason}
 
 
 def _data(stream: Stream, prepared: Prepared, task: TaskKind, evaluation: Evaluation) -> dict[str, Any]:

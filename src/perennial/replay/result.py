@@ -19,6 +19,9 @@ from perennial.replay.spill import Summary, as_table, read
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from perennial.advice.advise import Advice
+    from perennial.advice.blocks import Blocks
+
 
 @final
 class Home:
@@ -98,10 +101,15 @@ class BacktestResult(Mapping[str, StrategyResult]):
     """
 
     def __init__(
-        self, report: dict[str, Any], strategies: dict[str, StrategyResult], baselines: dict[str, Baseline]
+        self,
+        report: dict[str, Any],
+        strategies: dict[str, StrategyResult],
+        baselines: dict[str, Baseline],
+        blocks: Blocks | None = None,
     ) -> None:
         self._report = report
         self._strategies = strategies
+        self._blocks = blocks
         self.baselines: Mapping[str, Baseline] = baselines
 
     def __getitem__(self, name: str) -> StrategyResult:
@@ -128,9 +136,26 @@ class BacktestResult(Mapping[str, StrategyResult]):
 
     @property
     def recommended(self) -> Mapping[str, str] | None:
-        """The best strategy by money, else by the first metric: ``strategy``, ``by``, ``reason``; or None."""
+        """The advice in short: ``strategy``, ``by`` (``"money"`` or the first metric) and ``reason``; or None."""
         found: Mapping[str, str] | None = self._report["recommended"]
         return found
+
+    def advice(self, level: float = 0.9, seed: int = 0) -> Advice | None:
+        """What to use, how sure that is, and what would change it; None if nothing could be scored.
+
+        Of the strategies that cannot be told apart from the best the cheapest, by the totals of whole batches. Print
+        it.
+
+        Parameters
+        ----------
+        level : float
+            Of intervals and of the model confidence set. The report's own has 0.9.
+        seed : int
+            Of the bootstrap: the same seed gives the same advice.
+        """
+        from perennial.advice.advise import advise
+
+        return None if self._blocks is None else advise(self._blocks, level=level, seed=seed)
 
     @property
     def clairvoyant(self) -> Mapping[str, Any] | None:

@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from perennial.advice.advise import Advice, advise, recommended
+from perennial.advice.blocks import Blocks
+
 START = datetime(1996, 7, 6, tzinfo=UTC)
 METRICS = (("accuracy", True), ("log_loss", False), ("roc_auc", True))
 
@@ -64,7 +67,7 @@ def example(batches: int = 60, strategies: int = 6, *, metrics: int = 3, rows: i
         baselines.append(
             {"name": "frozen", "description": "the first model, never trained again", "scores": out[0]["scores"]}
         )
-    best = max(out, key=lambda s: s["scores"]["accuracy"], default=None)
+    found = advised(out, baselines, rows) if out and metrics else None
     return {
         "format": 1,
         "perennial": "0.1.0",
@@ -112,14 +115,29 @@ def example(batches: int = 60, strategies: int = 6, *, metrics: int = 3, rows: i
             "retrain_at": [iso(t) for t in times[10:40:10]],
             "description": "The cheapest schedule in hindsight, by dynamic programming over all checkpoints.",
         },
-        "recommended": best
-        and {
-            "strategy": best["name"],
-            "by": "accuracy",
-            "reason": f"best accuracy of the {strategies} strategies ({best['scores']['accuracy']:.4f}).",
-        },
+        "recommended": found and dict(recommended(found)),
+        "advice": found and found.to_dict(),
         "warnings": [],
     }
+
+
+def advised(strategies: list[dict[str, Any]], baselines: list[dict[str, Any]], rows: int) -> Advice:
+    """The advice on made-up accuracies."""
+    lines = [b for b in baselines if "series" in b]
+    right = [one["series"]["by_batch"]["accuracy"] for one in [*strategies, *lines]]
+    return advise(
+        Blocks(
+            strategies=tuple(s["name"] for s in strategies),
+            lines=tuple(b["name"] for b in lines),
+            rows=np.full(len(right[0]), rows),
+            loss=rows * (1 - np.array(right).T),
+            metric="accuracy",
+            loss_name="error rate",
+            days=float(len(right[0])),
+            effort={"rows_trained": np.array([s["costs"]["rows_trained"] for s in strategies], dtype=float)},
+            described=tuple(s["description"] for s in strategies),
+        )
+    )
 
 
 def _series(times: list[datetime], accuracy: Any, rows: int, metrics: Any) -> dict[str, Any]:

@@ -111,7 +111,8 @@ def test_costs(result):
     errors = round((1 - result["weekly"].scores["accuracy"]) * 432)
     assert costs["money"] == pytest.approx(errors + 3.0 * 5)
     assert result.recommended["by"] == "money"
-    assert result.recommended["reason"].endswith("; no test of significance was made")
+    assert result.recommended["strategy"] == result.advice().strategy
+    assert result.recommended["reason"].startswith("not enough evidence: 18 batches, and 20 are needed")
     assert costs["staleness_max_seconds"] == (5 * 24 - 24 + 1) * 3600
     daily = result["daily"].costs
     assert (daily["fits"], daily["updates"]) == (1, len(result["daily"].versions) - 1)

@@ -82,6 +82,8 @@ def hostile() -> dict[str, Any]:
             version["reason"] = HOSTILE
         strategy["quarantined"] = [{"at": "2026-01-01T00:00:00Z", "reason": HOSTILE}]
     report["recommended"] = {"strategy": report["strategies"][0]["name"], "by": HOSTILE, "reason": HOSTILE}
+    report["advice"] |= {"strategy": HOSTILE, "reference": HOSTILE, "unit": HOSTILE, "sentences": [HOSTILE, HOSTILE]}
+    report["advice"]["standings"][0]["name"] = HOSTILE
     report["data"] |= {"name": HOSTILE, "source": HOSTILE, "target": HOSTILE, "classes": [HOSTILE], "positive": HOSTILE}
     report["data"]["columns"][0]["name"] = HOSTILE
     report["settings"]["perennial.yaml"] = HOSTILE
@@ -115,6 +117,8 @@ def test_schema_is_sound_and_accepts_a_report() -> None:
         (("strategies", 0, "series", "time"), [0]),
         (("baselines", 0, "name"), "oracle"),
         (("recommended",), {"strategy": "hybrid"}),
+        (("advice", "verdict"), "sure"),
+        (("advice", "standings", 0, "p_best"), "high"),
     ],
 )
 def test_schema_refuses(path: tuple[str | int, ...], value: object) -> None:
@@ -129,7 +133,7 @@ def test_schema_refuses(path: tuple[str | int, ...], value: object) -> None:
 
 def test_schema_needs_every_top_part() -> None:
     """No top-level part may be missing."""
-    for part in example(2, 1):
+    for part in reports.schema()["required"]:
         report = example(2, 1)
         del report[part]
         assert not valid(report), part
@@ -441,3 +445,33 @@ def test_no_two_strategies_look_alike() -> None:
     looks = [(i % style.COLOURS, style.shape(i)) for i in range(64)]
     assert len(set(looks)) == 64
     assert len({style.dash(i) for i in range(8)}) == len({style.shape(i) for i in range(8)}) == 8
+
+
+# ---- advice ------------------------------------------------------------------------------------------------------
+
+
+def test_advice_is_on_the_page_and_on_the_terminal() -> None:
+    """Its sentences and every standing are on the page, what is tied on the terminal; a report without any has none."""
+    report = example(60, 6)
+    advice = report["advice"]
+    page = reports.html(report)
+    text = "".join(Page(page).texts)
+    for sentence in advice["sentences"]:
+        assert sentence in text
+    assert page.count('class="range"') == len(advice["standings"])
+    for x in re.findall(r'class="range".*?<path d="M([\d.]+) 8H([\d.]+)"|<circle cx="([\d.]+)"', page):
+        assert all(0 <= float(place) <= 240 for place in x if place)
+    assert f"Cannot be told apart from it: {advice['tied'][0]}" in " ".join(terminal(report, 200).split())
+    older = {name: part for name, part in report.items() if name != "advice"}
+    assert valid(older)
+    assert 'class="range"' not in reports.html(older)
+    assert "No significance test has been made." in reports.html(older)
+    assert "resamples whole batches" in page
+
+
+def test_another_price_is_on_the_terminal() -> None:
+    """With prices, what the advice becomes."""
+    report = example(60, 3)
+    report["advice"] |= {"if_double": "frozen", "if_half": report["advice"]["strategy"], "notes": ["two were left out"]}
+    told = " ".join(terminal(report, 200).split())
+    assert "If a retrain costs twice as much: frozen; half as much: the same. Two were left out." in told

@@ -8,6 +8,7 @@ import json
 from importlib.resources import files
 from typing import Any
 
+from perennial.advice.advise import spelled
 from perennial.replay.report import reading, series, style, words
 
 SHOWN_VERSIONS = 40  #: rows of a strategy's table of versions
@@ -40,7 +41,8 @@ def html(report: dict[str, Any]) -> str:
         evidence=_evidence(report),
         cautions=reading.cautions(report),
         implicit_delay=reading.IMPLICIT_DELAY,
-        one_history=reading.ONE_HISTORY,
+        one_history=reading.chance(report),
+        advice=_advice(report),
         priced=reading.priced(report),
         trees=any(s["costs"]["row_trees"] for s in report["strategies"]),
         best={m["name"]: reading.best(report, m) for m in report["metrics"]},
@@ -216,6 +218,36 @@ def _row(report: dict[str, Any], strategy: dict[str, Any]) -> dict[str, Any]:
         "shown": [strategy["versions"][i] for i in shown],
         "trainings": reading.trainings(strategy),
     }
+
+
+def _advice(report: dict[str, Any]) -> dict[str, Any] | None:
+    """The advice with a picture of each interval: places on a line 240 wide, nothing saved where ``zero`` is."""
+    found: dict[str, Any] | None = report.get("advice")
+    if not found:
+        return None
+    rows = found["standings"]
+    ends: list[float] = [0.0, *(one[end] for one in rows if not one["line"] for end in ("low", "high"))]
+    low, high = min(ends), max(ends)
+    width = (high - low) or 1.0
+
+    def at(value: float) -> float:
+        return round(8 + 224 * min(max((value - low) / width, 0.0), 1.0), 1)
+
+    places = {s["name"]: i for i, s in enumerate(report["strategies"])}
+    shown = [
+        one
+        | {
+            "spelled": [_typeset(spelled)(one[part]) for part in ("saving", "low", "high")],
+            "from": at(one["low"]),
+            "to": at(one["high"]),
+            "at": at(one["saving"]),
+            "label": words.baseline(one["name"]) if one["line"] else one["name"],
+            "look": None if one["line"] else _look(places.get(one["name"], 0)),
+        }
+        for one in rows
+    ]
+    unit = {"month": "money per month", "span": "money", "row": f"{found['unit']} per row"}[found["per"]]
+    return found | {"rows": shown, "zero": at(0.0), "saved": unit}
 
 
 def _evidence(report: dict[str, Any]) -> list[dict[str, str]]:

@@ -14,9 +14,13 @@ IMPLICIT_DELAY = (
     "again, with  label_delay  in Python,  stream: {label: {column: ..., delay: ...}}  in YAML."
 )
 ONE_HISTORY = (
-    "This is one history, and the best of several strategies is picked after seeing it: small differences may be "
-    "chance. No significance test has been made."
+    "This is one history, and the best of several is picked after seeing it: small differences may be chance. "
 )
+TESTED = (
+    "The advice allows for that: it resamples whole batches in runs, and takes the cheapest of the strategies that "
+    "cannot be told apart from the best. It cannot know a future that is unlike this history."
+)
+UNTESTED = "No significance test has been made."
 
 
 def priced(report: Report) -> bool:
@@ -57,6 +61,25 @@ def recommended(report: Report) -> dict[str, Any] | None:
     """The strategy that the report recommends, if it does."""
     advice = report.get("recommended")
     return next((s for s in report["strategies"] if advice and s["name"] == advice["strategy"]), None)
+
+
+def beside(report: Report) -> list[str]:
+    """What the advice says beyond the reason of the recommendation: what is tied, what another price would change."""
+    found = report.get("advice")
+    if not found:
+        return []
+    out = [f"Cannot be told apart from it: {'; '.join(found['tied'])}."] if found["tied"] else []
+    if found["if_double"] is not None:
+        double, half = (
+            "the same" if found[name] == found["strategy"] else found[name] for name in ("if_double", "if_half")
+        )
+        out.append(f"If a retrain costs twice as much: {double}; half as much: {half}.")
+    return out + [f"{note[:1].upper()}{note[1:]}." for note in found["notes"]]
+
+
+def chance(report: Report) -> str:
+    """What the reader must know of one history, and whether a test was made of it."""
+    return ONE_HISTORY + (TESTED if report.get("advice") else UNTESTED)
 
 
 def best_line(report: Report, metric: dict[str, Any]) -> dict[str, Any] | None:

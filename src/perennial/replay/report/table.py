@@ -166,6 +166,8 @@ class _Terminal:
                 (advice["strategy"], "bold green"),
                 f" (by {words.metric(advice['by'])}): {advice['reason']}",
             )
+            for sentence in reading.beside(self.report):
+                yield Text(sentence)
         else:
             yield Text("No strategy is recommended.", style="bold")
 

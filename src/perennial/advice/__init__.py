@@ -1,0 +1,1 @@
+"""What to use, how sure that is, and at what price: advice from the user's own history."""
