@@ -32,7 +32,7 @@ STRATEGIES: list[Strategy] = [
         MODEL,
         initial=9,
         trigger=every(rows=30),
-        reset=any_of(regret(2.0, fresh_rows=10), loss_above(0.9)),
+        reset=any_of(regret(2.0), loss_above(0.23)),
         window=Sliding("90d"),
     ),
 ]
