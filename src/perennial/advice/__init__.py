@@ -1,0 +1,1 @@
+"""What to do about a model, and why: reasons from facts, in pure code."""
