@@ -325,8 +325,8 @@ NOTES = (
     "Simulated: a retrain takes a model back to its fresh loss at once, and the fresh loss never moves. Real streams "
     "do neither.",
     "Constants of the triggers and sizes of the simulator were chosen on other seeds, before these were looked at. "
-    "Jumps were made smaller there, from 0.05-0.3: whoever looks at losses pays such a jump for a day, up to three times the "
-    "cheapest retrain.",
+    "Jumps were made smaller there, from 0.05-0.3: whoever looks at losses pays such a jump for a day, up to three "
+    "times the cheapest retrain.",
     "The clairvoyant retrains on the morning of a jump; whoever looks at losses learns of it a day later at best. No "
     "policy comes to 1 there.",
     "`loss above 3 sigma` is told the true fresh level and the true noise, and the best fixed interval is chosen for "
