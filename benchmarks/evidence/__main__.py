@@ -21,7 +21,7 @@ from benchmarks.evidence.records import Cell, Part
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 #: modules of this package, in the order of what is to be shown
-PARTS = ("committee", "clicks", "insects", "advice")
+PARTS = ("committee", "clicks", "insects", "triggers", "advice")
 
 
 def main() -> int:

@@ -577,6 +577,8 @@ class Engine:
 
     def _situation(self, turn: Turn) -> Situation:
         fresh = int((~turn.joined.revised).sum())
+        scored = self._newest.version if self._newest is not None else None
+        fitted = scored is None or scored.major == max(self._highest)
         common = Facts(
             now=turn.now,
             anchor=self._anchor,
@@ -585,10 +587,10 @@ class Engine:
             fresh=fresh,
             loss=turn.loss,
             rejections=self._rejections,
+            own=fitted and (scored is None or scored.minor == self._highest[scored.major]),
         )
-        return Situation(
-            since_training=common, since_fit=replace(common, trained_at=self._fit_at, labelled=self._since_fit)
-        )
+        since_fit = replace(common, trained_at=self._fit_at, labelled=self._since_fit, own=fitted)
+        return Situation(since_training=common, since_fit=since_fit)
 
     def _train(self, turn: Turn) -> Turn:
         if self._tip is None:

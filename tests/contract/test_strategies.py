@@ -28,7 +28,13 @@ STRATEGIES: list[Strategy] = [
     Stateful(MODEL, initial="60d", trigger=every("1d")),
     Stateful(MODEL, initial=None, trigger=every(rows=1)),
     Hybrid(MODEL, initial="60d", trigger=every("1d"), reset=every("30d")),
-    Hybrid(MODEL, initial=9, trigger=every(rows=30), reset=any_of(regret(2.0), loss_above(0.9)), window=Sliding("90d")),
+    Hybrid(
+        MODEL,
+        initial=9,
+        trigger=every(rows=30),
+        reset=any_of(regret(2.0), loss_above(0.23)),
+        window=Sliding("90d"),
+    ),
 ]
 
 all_strategies = pytest.mark.parametrize("strategy", STRATEGIES, ids=str)

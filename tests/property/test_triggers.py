@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import math
+from dataclasses import replace
 from datetime import timedelta
-from statistics import pstdev
+from statistics import mean as average
 from typing import Any
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perennial.core.protocols import Facts, Trigger
 from perennial.core.records import Loss
-from perennial.triggers import all_of, any_of, every, limited, loss_above, regret
+from perennial.triggers import all_of, any_of, every, forecast, limited, loss_above, regret
 
 QUICK = settings(max_examples=60, deadline=None)
 
@@ -26,7 +29,19 @@ simple = st.one_of(
     st.integers(1, 200).map(lambda m: every(timedelta(minutes=m))),
     st.integers(1, 50).map(lambda n: every(rows=n)),
     st.builds(lambda level, rows: loss_above(level, rows=rows), st.floats(0, 2), st.integers(1, 60)),
-    st.builds(lambda worth, kappa: regret(worth, kappa=kappa), st.floats(0.01, 30), st.floats(0.1, 2)),
+    st.builds(
+        lambda worth, kappa, rows: regret(worth, kappa=kappa, fresh_rows=rows),
+        st.floats(0.01, 30),
+        st.floats(0.1, 2),
+        st.integers(1, 40),
+    ),
+    st.builds(
+        lambda worth, hours, quantile, rows: forecast(worth, f"{hours}h", quantile=quantile, fresh_rows=rows),
+        st.floats(0.01, 30),
+        st.integers(1, 90),
+        st.floats(0.01, 0.5),
+        st.integers(1, 40),
+    ),
 )
 any_trigger: st.SearchStrategy[Trigger] = st.recursive(
     simple,
@@ -98,45 +113,138 @@ def test_a_calendar_fires_once_for_each_interval_that_held_a_turn(minutes: int, 
     assert fired == expected
 
 
-def reference_regret(worth: float, kappa: float, facts: list[Facts], trained: list[int]) -> list[bool]:
-    """Cumulative regret written another way: over lists, from the formula."""
-    levels: list[float] = []
-    since: list[Loss] = []
-    fires = []
+def reference_regret(worth: float, kappa: float, rows: int, facts: list[Facts], trained: list[int]) -> list[Any]:
+    """Cumulative regret written another way: over whole lists, from the formula. Regret after each block, and fires."""
+    lines: list[list[tuple[int, float]]] = [[]]  # blocks of each model
+    opened: list[Loss] = []
+    out: list[Any] = []
     for index, fact in enumerate(facts):
-        if fact.loss.n:
-            since.append(fact.loss)
-            if len(since) <= 2:
-                levels.append(fact.loss.total / fact.loss.n)
-        fire = False
-        if fact.loss.n and len(since) > 2:
-            recent = levels[-12:]
-            b, k = sum(recent) / len(recent), 0.5 * pstdev(recent) if len(recent) > 1 else 0.0
-            s = 0.0
-            for loss in since[2:]:
-                s = max(0.0, s + loss.n * (loss.total / loss.n - b - k))
-            fire = s >= kappa * worth - 1e-9
-            if abs(s - kappa * worth) < 1e-9:
-                fire = True
-        fires.append(fire)
+        opened.append(fact.loss)
+        n, total = sum(loss.n for loss in opened), sum(loss.total for loss in opened)
+        out.append(None)
+        if n >= rows:
+            lines[-1].append((n, total / n))
+            opened = []
+            out[-1] = regret_now(lines, kappa * worth)
         if index in trained:
-            since = []
-    return fires
+            lines.append([])
+            opened = []
+    return out
+
+
+def noise_of(lines: list[list[tuple[int, float]]]) -> float:
+    """Variance of a row's loss from neighbouring blocks of one model."""
+    steps = [(m2 - m1) ** 2 / (1 / n1 + 1 / n2) for line in lines for (n1, m1), (n2, m2) in itertools.pairwise(line)][
+        -24:
+    ]
+    if len(steps) < 2:
+        return 9 * sum(steps)
+    return average(sorted(steps)[:-1]) * (1 + 8 / len(steps))
+
+
+def regret_now(lines: list[list[tuple[int, float]]], due: float) -> tuple[float, float] | None:
+    """Regret of the newest model, and what it must come to; None while it says what is fresh."""
+    *former, line = lines
+    if len(line) <= 2:
+        return None
+    episodes = [line[:2] for line in lines if line]
+    while sum(map(len, episodes)) > 12:
+        del episodes[0]
+    blocks = [block for episode in episodes for block in episode]
+    rows = sum(n for n, _ in blocks)
+    pooled = sum(n * m for n, m in blocks) / rows
+    s = noise = 0.0
+    for at in range(2, len(line)):
+        variance = noise_of([*former, line[:at]])
+        b, error = pooled, math.sqrt(variance / rows)
+        own = [(sum(n for n, _ in e), sum(n * m for n, m in e) / sum(n for n, _ in e)) for e in episodes]
+        if len(own) >= 3:
+            spread = sum((m - pooled) ** 2 for _, m in own) / (len(own) - 1)
+            between = spread - 2 * average(variance / n for n, _ in own)
+            if between > 0:
+                share = between / (between + variance / own[-1][0])
+                b = share * own[-1][1] + (1 - share) * pooled
+                error = math.sqrt(share * variance / own[-1][0] + (1 - share) * variance / rows)
+        n, m = line[at]
+        sigma = math.sqrt(variance / n)
+        s = max(0.0, s + n * (m - b - 0.5 * sigma - error))
+        noise = 4 * sigma * n
+    return s, max(due, noise)
 
 
 @QUICK
-@given(st.floats(0.05, 20), st.floats(0.1, 2), turns, st.lists(st.integers(0, 40), max_size=6))
-def test_regret_is_its_formula(worth: float, kappa: float, turns: list[Any], trained: list[int]) -> None:
-    """S = max(0, S + n (l - b - k)), wherever trainings fall."""
+@given(st.floats(0.05, 20), st.floats(0.1, 2), st.integers(1, 30), turns, st.lists(st.integers(0, 40), max_size=6))
+def test_regret_is_its_formula(worth: float, kappa: float, rows: int, turns: list[Any], trained: list[int]) -> None:
+    """S = max(0, S + N (l - b - k)) over blocks of rows, wherever trainings fall."""
     facts = facts_of(turns, trained)
-    trigger = regret(worth, kappa=kappa)
+    trigger = regret(worth, kappa=kappa, fresh_rows=rows)
     state = trigger.start()
-    for index, (fact, expected) in enumerate(zip(facts, reference_regret(worth, kappa, facts, trained), strict=True)):
+    told = reference_regret(worth, kappa, rows, facts, trained)
+    for index, (fact, expected) in enumerate(zip(facts, told, strict=True)):
         decision, state = trigger.step(state, fact)
-        if not math.isclose(state["regret"], kappa * worth, rel_tol=1e-9):  # where rounding decides, either is right
-            assert decision.fire == expected
+        if expected is None:
+            assert not decision.fire
+        else:
+            assert math.isclose(state["regret"], expected[0], rel_tol=1e-6, abs_tol=1e-6)
+            if not math.isclose(*expected, rel_tol=1e-6, abs_tol=1e-6):  # where rounding decides, either is right
+                assert decision.fire == (expected[0] > expected[1])
         if index in trained:
             state = trigger.trained(state, fact)
+
+
+@QUICK
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=30), st.lists(st.integers(1, 49), max_size=4), st.floats(0.5, 30))
+def test_rows_split_over_more_turns_are_the_same_blocks(means: list[float], cuts: list[int], worth: float) -> None:
+    """Fifty rows in one turn or in several: the block closes with the last of them, and decides the same."""
+    trigger = regret(worth, fresh_rows=50)
+    bounds = [0, *sorted(set(cuts)), 50]
+    parts = [end - begin for begin, end in itertools.pairwise(bounds)]
+    whole, split = trigger.start(), trigger.start()
+    for mean in means:
+        (fact,) = facts_of([(1, 50, mean)], [])
+        expected, whole = trigger.step(whole, fact)
+        said = []
+        for fact in facts_of([(1, n, mean) for n in parts], []):
+            decision, split = trigger.step(split, fact)
+            said.append(decision.fire)
+        assert not any(said[:-1])
+        if not math.isclose(whole["regret"], 0.5 * worth, rel_tol=1e-6):
+            assert said[-1] == expected.fire
+        assert math.isclose(whole["regret"], split["regret"], rel_tol=1e-6, abs_tol=1e-6)
+
+
+@QUICK
+@given(turns, st.integers(1, 20), st.floats(0, 2), st.floats(0, 2), st.floats(0.05, 20), st.integers(0, 40))
+def test_more_loss_in_the_newest_block_never_makes_it_wait(
+    turns: list[Any], n: int, one: float, other: float, worth: float, trained: int
+) -> None:
+    """Noise and the fresh level are those of earlier blocks, so that of two newest blocks the worse one fires first."""
+    for trigger in (regret(worth, fresh_rows=10), forecast(worth, "5h", fresh_rows=10)):
+        state: Any = trigger.start()
+        *facts, last = facts_of([*turns, (5, 10 + n, 0.0)], [trained])
+        for index, fact in enumerate(facts):
+            state = trigger.step(state, fact)[1]
+            if index == trained:
+                state = trigger.trained(state, fact)
+        less, more = (
+            trigger.step(state, replace(last, loss=Loss(n=last.loss.n, total=last.loss.n * mean)))
+            for mean in sorted((one, other))
+        )
+        assert more[0].fire >= less[0].fire
+
+
+@QUICK
+@given(st.integers(0, 2**32 - 1), st.floats(0.05, 0.5))
+def test_row_by_row_noise_does_not_fire(seed: int, wrong: float) -> None:
+    """A year of a model that is wrong in some rows and never stale, one row a turn: at most a retrain in vain."""
+    noise, trigger = np.random.default_rng(seed), regret(200.0)
+    state, fired = trigger.start(), 0
+    for turn, loss in enumerate(noise.random(20_000) < wrong):
+        facts = Facts(now=turn, anchor=0, trained_at=0, labelled=1, fresh=1, loss=Loss(n=1, total=float(loss)))
+        decision, state = trigger.step(state, facts)
+        if decision.fire:
+            state, fired = trigger.trained(state, facts), fired + 1
+    assert fired <= 2
 
 
 @QUICK
@@ -220,7 +328,7 @@ def test_regret_with_kappa_one_finds_the_best_period_for_linear_staleness(slope:
     best = math.sqrt(2 * cost / slope)
     if not 15 < best < 150:  # the first two batches of each line say what is fresh and are not counted
         return
-    trigger = regret(cost, kappa=1.0)
+    trigger = regret(cost, kappa=1.0, fresh_rows=1)
     state, age, periods = trigger.start(), 0, []
     for turn in range(1, 1200):
         age += 1

@@ -636,6 +636,47 @@ def test_a_challenger_that_is_not_promoted_never_serves(engine, make, outcome):
     assert set(verdicts[1:]) == {"keep", outcome}
 
 
+@dataclass(frozen=True)
+class Listening:
+    """Fires at a fixed interval, and remembers the facts."""
+
+    heard: list
+    inner: object = triggers.every("2d")
+
+    def start(self):
+        return None
+
+    def step(self, state, facts):
+        self.heard.append(facts)
+        return self.inner.step(state, facts)
+
+    def trained(self, state, facts):
+        return state
+
+
+@pytest.mark.parametrize("make", [stateless, stateful], ids=["stateless", "stateful"])
+@pytest.mark.parametrize(
+    ("gate", "own"),
+    [
+        (None, {True}),
+        (Picky("keep"), {True, False}),
+        (Picky("reject"), {True, False}),
+        (Picky("promote", rows=48), {True, False}),
+        (Picky("promote", mode="after"), {True}),
+    ],
+    ids=["none", "keep", "reject", "promote", "after"],
+)
+def test_a_trigger_hears_whose_losses_it_sees(engine, make, gate, own):
+    """Losses are the last training's own unless that is on trial, or was turned down."""
+    heard = []
+    run = replay(engine(columns(480), make(trigger=Listening(heard)), batch="1d", settings={"gate": gate}))
+    assert {facts.own for facts in heard} == own
+    second = run.versions[1].at
+    assert all(facts.own for facts in heard if facts.now <= second)
+    if gate is not None and gate.outcome != "promote":
+        assert not any(facts.own for facts in heard if facts.now > second)
+
+
 def test_numbers_are_never_given_twice(engine):
     """A line that goes back to its champion leaves the numbers of what was rejected."""
     run = replay(engine(columns(480), stateful(), batch="1d", settings={"gate": Picky()}))

@@ -1,1 +1,1 @@
-"""What to use, how sure that is, and at what price: advice from the user's own history."""
+"""What to use, how sure that is, and at what price: from a user's own history, or from what is known without one."""

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from perennial import __version__
-from perennial.cli import adopt, backtest, demo, erase, init, operate, push, run, serve, token, version
+from perennial.cli import adopt, advise, backtest, demo, erase, init, operate, push, run, serve, token, version
 from perennial.cli.failures import INTERRUPTED, tell, telling_warnings
 
 __all__ = ["app", "main"]
@@ -23,6 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("demo")(demo.command)
+app.command("advise")(advise.command)
 app.command("init")(init.command)
 app.command("backtest")(backtest.command)
 app.command("adopt")(adopt.command)

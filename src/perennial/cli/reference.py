@@ -65,7 +65,7 @@ def _row(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
         names = f"`{parameter.name.upper()}`"
     else:
-        names = ", ".join(f"`{option}`" for option in parameter.opts)
+        names = ", ".join(f"`{option}`" for option in [*parameter.opts, *parameter.secondary_opts])
     default = parameter.default
     shown = f"`{default}`" if default not in (None, False) and not parameter.required else ""
     if parameter.required and parameter.param_type_name == "option":

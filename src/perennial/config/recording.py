@@ -148,7 +148,9 @@ def _trigger(trigger: Any, field: str) -> dict[str, Any]:
         case triggers.LossAbove():
             return {"loss_above": {"level": trigger.level, "rows": trigger.rows}}
         case triggers.Regret():
-            return {"regret": {"worth": trigger.worth, "kappa": trigger.kappa}}
+            return {"regret": _changed(trigger)}
+        case triggers.Forecast():
+            return {"forecast": _changed(trigger)}
         case triggers.AnyOf() | triggers.AllOf():
             inner = [_trigger(one, field) for one in trigger.triggers]
             return {"any" if isinstance(trigger, triggers.AnyOf) else "all": inner}

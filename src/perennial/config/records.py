@@ -281,6 +281,40 @@ class Regret(Made, Arguments):
     """What a retrain is worth, in units of loss."""
     kappa: float = 0.5
     """Fire at this share of it."""
+    fresh_rows: int = 100
+    """Scored rows of a block, by which the loss is judged."""
+    least_gap: Span | None = None
+    """Never fire sooner after a training."""
+    greatest_age: Span | None = None
+    """Fire in any case after this long."""
+    back_off: float = 2.0
+    """What it must cost, and the least gap, are multiplied by this for each further rejection."""
+    rejected: int = 2
+    """Rejections from which that begins."""
+
+
+class Forecast(Made, Arguments):
+    """When a retrain is forecast to save more loss than it costs."""
+
+    makes: ClassVar[Any] = staticmethod(triggers.forecast)
+    main: ClassVar[str] = "worth"
+
+    worth: float
+    """What a retrain is worth, in units of loss."""
+    horizon: Span = timedelta(days=14)
+    """How long a retrain is expected to be of use."""
+    quantile: float = 0.05
+    """Of what it saves: lower is later, and surer."""
+    fresh_rows: int = 100
+    """Scored rows of a block, by which the loss is judged."""
+    least_gap: Span | None = None
+    """Never fire sooner after a training."""
+    greatest_age: Span | None = None
+    """Fire in any case after this long."""
+    back_off: float = 2.0
+    """What it must save, and the least gap, are multiplied by this for each further rejection."""
+    rejected: int = 2
+    """Rejections from which that begins."""
 
 
 class Limited(Made):
@@ -309,6 +343,8 @@ class Trigger(OneOf):
     """When the loss passes a level."""
     regret: Regret | None = None
     """When staleness has cost as much as a retrain."""
+    forecast: Forecast | None = None
+    """When a retrain would save more than it costs."""
     any: Annotated[tuple[Trigger, ...], Strict(False)] | None = None
     """When one of several fires."""
     all: Annotated[tuple[Trigger, ...], Strict(False)] | None = None

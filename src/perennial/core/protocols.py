@@ -371,6 +371,9 @@ class Facts:
         Losses of the predictions whose labels became known in this turn.
     rejections : int
         Verdicts against challengers, and trainings that failed, since the last promotion.
+    own : bool
+        Whether ``loss`` is of the model of the last training: not while that is on trial or was turned down, and the
+        one before it goes on.
     """
 
     now: int
@@ -380,6 +383,7 @@ class Facts:
     fresh: int
     loss: Loss
     rejections: int = 0
+    own: bool = True
 
 
 class Trigger(Protocol):

@@ -2,6 +2,7 @@
 
 from perennial.triggers.combined import AllOf, AnyOf, Limited, all_of, any_of, limited
 from perennial.triggers.every import Every, every
+from perennial.triggers.forecast import Forecast, forecast
 from perennial.triggers.loss import LossAbove, loss_above
 from perennial.triggers.regret import Regret, regret
 
@@ -9,12 +10,14 @@ __all__ = [
     "AllOf",
     "AnyOf",
     "Every",
+    "Forecast",
     "Limited",
     "LossAbove",
     "Regret",
     "all_of",
     "any_of",
     "every",
+    "forecast",
     "limited",
     "loss_above",
     "regret",

@@ -88,8 +88,8 @@ class Limited:
         if self.greatest_age is not None and age >= self.greatest_age and not decision.fire:
             return Decision(True, f"age {age}, greatest age {spell(self.greatest_age)}"), state
         try:
-            gap = self.least_gap * self.back_off ** max(0, facts.rejections - self.rejected + 1)
-        except OverflowError:
+            gap = self.least_gap * backed_off(facts.rejections, self.back_off, self.rejected)
+        except (OverflowError, ValueError):  # an infinite factor of no gap at all is not a number
             gap = timedelta.max if self.least_gap else timedelta(0)
         if self.greatest_age is not None:
             gap = min(gap, self.greatest_age)
@@ -190,8 +190,21 @@ def limited(
     age = duration(greatest_age, "greatest_age", positive=True) if greatest_age is not None else None
     if age is not None and gap >= age:
         raise ConfigError("least_gap", spell(gap), f"give less than greatest_age, {spell(age)}")
-    if not 1 <= back_off < float("inf"):
-        raise ConfigError("back_off", back_off, "give a factor of at least 1")
-    if not isinstance(rejected, int) or rejected < 1:
-        raise ConfigError("rejected", rejected, "give a positive whole number of rejections")
+    check_back_off(back_off, rejected)
     return Limited(trigger, gap, age, float(back_off), rejected)
+
+
+def check_back_off(back_off: float, rejected: int) -> None:
+    """Raise ``ConfigError`` if these are no factor and no number of rejections."""
+    if not isinstance(back_off, int | float) or not 1 <= back_off < float("inf"):
+        raise ConfigError("back_off", back_off, "give a factor of at least 1")
+    if not isinstance(rejected, int) or isinstance(rejected, bool) or rejected < 1:
+        raise ConfigError("rejected", rejected, "give a positive whole number of rejections")
+
+
+def backed_off(rejections: int, back_off: float, rejected: int) -> float:
+    """What to multiply by: ``back_off`` once for each rejection from the ``rejected``-th on; perhaps infinite."""
+    try:
+        return float(back_off) ** max(0, rejections - rejected + 1)
+    except OverflowError:
+        return float("inf")

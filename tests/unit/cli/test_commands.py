@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from perennial import cli
-from perennial.config import load
+from perennial.config import load, parse
 
 REPORT = {"strategies": [{"name": "weekly"}], "data": {}}
 
@@ -168,6 +168,55 @@ def test_init_asks_on_a_terminal_when_unsure(folder, monkeypatch, capsys):
     assert load("a.yaml").config.stream.label.column == "x"
     assert cli.main(["init", "odd.parquet", "-o", "b.yaml", "--no-input"]) == 0
     assert load("b.yaml").config.stream.label.column == "z"
+
+
+def test_advise_answers_with_reasons_and_a_configuration(folder, capsys):
+    """The answer, why, what cannot be known, and a configuration that reads back; only --output writes."""
+    words = ["advise", "--family", "forest", "--label-delay", "1d", "--cadence", "1d", "--look-back", "60d"]
+    assert cli.main([*words, "--no-input"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("stateless\n- ")
+    assert "What cannot be known yet:" in out
+    assert parse(out[out.index("# Written by") :], folder / "p.yaml").config.deploy == "stateless"
+    assert not (folder / "p.yaml").exists()
+    assert cli.main([*words, "-o", "new/p.yaml"]) == 0
+    assert load("new/p.yaml").config.deploy == "stateless"
+    assert "Wrote new/p.yaml" in capsys.readouterr().out
+    assert cli.main([*words, "-o", "new/p.yaml"]) == 2
+    assert cli.main([*words, "-o", "new/p.yaml", "--force"]) == 0
+
+
+def test_advise_as_json_is_the_whole_advice(folder, capsys):
+    """One document on stdout, in plain data; refusals have their field."""
+    assert cli.main(["advise", "--family", "language-model", "--cadence", "30d", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["way"], told["deploy"], told["written"]) == ("both", "stateful", None)
+    assert set(told) == {
+        "way", "reasons", "unknown", "trigger", "window", "strategies", "deploy", "config", "written",
+    }  # fmt: skip
+    for words, field in (
+        (["--json"], "family"),
+        (["--family", "forrest", "--json"], "family"),
+        (["--family", "linear", "--no-keep-data", "--window", "90d", "--json"], "window"),
+        (["--family", "linear", "--label-delay", "soon", "--json"], "label_delay"),
+    ):
+        assert cli.main(["advise", *words]) == 2
+        assert json.loads(capsys.readouterr().out)["error"]["field"] == field
+
+
+def test_advise_asks_on_a_terminal(folder, monkeypatch, capsys):
+    """What was not given is asked for; an answer of nothing means that nobody knows."""
+    answers = iter(["tree", "linear", "7d", "", "1d", "200", ""])
+    monkeypatch.setattr("typer.prompt", lambda *_, **__: next(answers))
+    monkeypatch.setattr("typer.confirm", lambda question, default: True if "kept" in question else default)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert cli.main(["advise"]) == 0
+    out = capsys.readouterr().out
+    assert "There is no such kind among them: tree" in out
+    assert "labels come 7d late" in out
+    assert "every 1d, as you wish" in out
+    assert next(answers, None) is None
 
 
 def test_demo_runs_the_backtest_in_its_own_copy(folder, calls, monkeypatch, capsys):

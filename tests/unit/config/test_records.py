@@ -44,6 +44,15 @@ TRIGGERS = [
     ({"loss_above": {"level": 0.6, "rows": 50}}, triggers.loss_above(0.6, rows=50)),
     ({"regret": 100}, triggers.regret(100)),
     ({"regret": {"worth": 100, "kappa": 1}}, triggers.regret(100, kappa=1)),
+    (
+        {"regret": {"worth": 100, "fresh_rows": 50, "greatest_age": "90d", "back_off": 3}},
+        triggers.regret(100, fresh_rows=50, greatest_age="90d", back_off=3),
+    ),
+    ({"forecast": 100}, triggers.forecast(100)),
+    (
+        {"forecast": {"worth": 100, "horizon": "30d", "quantile": 0.1, "least_gap": "7d", "rejected": 1}},
+        triggers.forecast(100, "30d", quantile=0.1, least_gap="7d", rejected=1),
+    ),
     ({"any": ["7d", {"loss_above": 0.6}]}, triggers.any_of(triggers.every("7d"), triggers.loss_above(0.6))),
     (
         {"all": [{"any": [5]}, {"regret": 2}]},
