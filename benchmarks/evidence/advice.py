@@ -1,11 +1,10 @@
 """Is the advice right? Intervals on histories whose truth is known, and advice that is followed for a while.
 
 1. Losses of batches are simulated, with differences between strategies that last over several batches. Of the 90 %
-intervals
-   for savings at least 85 % are to hold the true ones.
+   intervals for savings at least 85 % are to hold the true ones.
 2. Of each stream the first 60 % of the batches are advised upon, and the advice is kept for the other 40 %. Regret is
-how much
-   more is lost there than by the strategy that turns out best there: at most 1 % of the loss in the median stream.
+   how much more is lost there than by the strategy that turns out best there: at most 1 % of the loss in the median
+   stream.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def measure(settings: Mapping[str, Any], seeds: Sequence[int], tell: Callable[[s
     simulated, coverage = _covered(settings, seeds, tell)
     given = matrices.MATRICES.exists()
     streams = matrices.read() if given else list(matrices.made(settings["streams"], DATA, seeds[0], tell))
-    lives = [live(matrix, settings["streams"]["head"], settings["level"]) for matrix in streams]
+    lives = [live(matrix, settings["streams"]["head"], settings["level"], settings["margin"]) for matrix in streams]
     regrets = [one.regret for one in lives]
     worst = max(lives, key=lambda one: one.regret)
     stated, held = sum(one.stated for one in lives), sum(one.held for one in lives)
@@ -152,11 +151,11 @@ def _lasting(draw: np.random.Generator, rho: float, t: int, k: int) -> Any:
 # ---------------------------------------------------------------------- 2: advice that is followed
 
 
-def live(matrix: Matrix, head: float, level: float) -> Lived:
+def live(matrix: Matrix, head: float, level: float, margin: float) -> Lived:
     """Advise on the first share of the batches, and see what it comes to on the rest."""
     cut = round(head * len(matrix.rows))
     before, after = matrix.blocks(slice(0, cut)), matrix.blocks(slice(cut, None))
-    advice = advise(before, level=level)
+    advice = advise(before, level=level, margin=margin)
     tail = after.loss.sum(axis=0)
     least = float(tail.min())
     shares = dict(zip(matrix.strategies, ((tail - least) / least).tolist(), strict=True))

@@ -27,11 +27,10 @@ MAY_KNOW: dict[str, set[str]] = {
     "gate": {"core", "metrics"},
     "strategies": {"core", "windows", "triggers", "drift", "metrics", "gate"},
     "testing": {"core", "learners"},
-    "advice": {"core"},
 }
 BELOW_ENGINE = set(MAY_KNOW)
 MAY_KNOW["engine"] = BELOW_ENGINE - {"testing", "advice"}
-MAY_KNOW["replay"] = MAY_KNOW["engine"] | {"engine"}
+MAY_KNOW["replay"] = MAY_KNOW["engine"] | {"engine", "advice"}
 MAY_KNOW["production"] = MAY_KNOW["engine"] | {"engine"}
 MAY_KNOW["config"] = MAY_KNOW["replay"] | {"replay", "production"}
 APPS = {"cli", "server", "client", "__main__"}

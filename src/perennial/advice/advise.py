@@ -20,6 +20,8 @@ Verdict = Literal["clear", "tied", "no_skill", "not_enough"]
 LEAST_BATCHES = 20  #: fewer are not enough evidence
 LEAST_RUNS = 7.0  #: batches over the mean length of a run: fewer are not enough to leave several strategies tied
 
+MARGIN = 0.01  #: what the cheapest may have lost more than the least of the tied, as a share of it, unless told
+
 _MONTH = 30.0
 _LINES = {
     "no_change": "repeating the last label",
@@ -70,6 +72,8 @@ class Advice:
         What is summed, what savings are in, and over what they are: ``"month"`` (30 days), ``"span"`` or ``"row"``.
     level : float
         Of the intervals and the confidence set.
+    margin : float
+        How much more than the least the advised strategy may have lost on record, as a share of it.
     seed : int
         Of the bootstrap: the same seed, the same advice.
     batches, rows : int
@@ -106,6 +110,7 @@ class Advice:
     unit: str
     per: str
     level: float
+    margin: float
     seed: int
     batches: int
     rows: int
@@ -130,6 +135,7 @@ class Advice:
         plain = asdict(self)
         for name in ("tied", "unbeaten", "notes", "standings"):
             plain[name] = list(plain[name])
+        plain["margin"] = None if math.isinf(self.margin) else self.margin
         return plain | {"sentences": self.sentences()}
 
     def __str__(self) -> str:
@@ -141,7 +147,7 @@ class Advice:
         if self.verdict == "not_enough":
             out = [
                 f"Not enough evidence to choose: {self.short}.",
-                f"As a stop-gap, the cheapest not shown to be worse: {self.strategy}{what}.",
+                f"As a stop-gap, the cheapest of what lost about the least: {self.strategy}{what}.",
             ]
         else:
             out = [f"Use {self.strategy}{what}.", self._expected()]
@@ -149,7 +155,7 @@ class Advice:
             others = "; ".join(self.tied)
             if self.verdict != "not_enough":
                 way = _EFFORTS[self.cheapest_by]
-                out.append(f"Cannot be told apart from {others}. Cheapest of them, by {way}, is {self.strategy}.")
+                out.append(f"Cannot be told apart from {others}. {self._cheapest()}, by {way}, is {self.strategy}.")
             else:
                 out.append(f"Cannot be told apart from {others}.")
         elif self.verdict == "clear" and sum(not one.line for one in self.standings) > 1:
@@ -163,7 +169,7 @@ class Advice:
     def reason(self) -> str:
         """One line of why, for a table."""
         if self.verdict == "not_enough":
-            return f"not enough evidence: {self.short}; the cheapest not shown to be worse, as a stop-gap"
+            return f"not enough evidence: {self.short}; the cheapest of what lost about the least, as a stop-gap"
         first = (
             f"cheapest of {len(self.tied) + 1} that cannot be told apart"
             if self.tied
@@ -177,6 +183,11 @@ class Advice:
         if self.unbeaten:
             out += f"; not shown to beat {' or '.join(_LINES.get(name, name) for name in self.unbeaten)}"
         return out
+
+    def _cheapest(self) -> str:
+        if math.isinf(self.margin):
+            return "Cheapest of them"
+        return f"Cheapest of those that lost at most {100 * self.margin:g} % more than the least of them"
 
     def _amount(self) -> str:
         return (
@@ -228,8 +239,8 @@ def spelled(value: float) -> str:
     return f"{value:,.0f}" if size >= 1000 else f"{value:,.2f}" if size >= 1 else f"{value:.3g}"
 
 
-def advise(blocks: Blocks, *, level: float = 0.9, seed: int = 0) -> Advice:
-    """What to use: the cheapest of the strategies that cannot be told apart from the best.
+def advise(blocks: Blocks, *, level: float = 0.9, margin: float = MARGIN, seed: int = 0) -> Advice:
+    """What to use: the cheapest of the strategies that cannot be told apart from the best and lost about as little.
 
     Batches are resampled in runs, never rows. With prices a strategy's total is its mistakes and its costs in money;
     without, its loss. What is *cheapest* goes by the money for trainings, then the total; without a price of them by
@@ -242,13 +253,17 @@ def advise(blocks: Blocks, *, level: float = 0.9, seed: int = 0) -> Advice:
         What strategies lost and cost, by batch.
     level : float
         Of intervals and of the confidence set, between 0.5 and 1.
+    margin : float
+        How much more than the least of the tied the advised strategy may have lost, as a share of that loss; ``inf``
+        takes the cheapest of all that are tied. Not told apart is not the same: where evidence is short, strategies of
+        very different losses are tied.
     seed : int
         Of the bootstrap.
 
     Raises
     ------
     ConfigError
-        For a level or a seed that is none.
+        For a level, a margin or a seed that is none.
 
     Examples
     --------
@@ -267,6 +282,8 @@ def advise(blocks: Blocks, *, level: float = 0.9, seed: int = 0) -> Advice:
         raise ConfigError("level", level, "give a share from 0.5 to below 1, e.g. 0.9")
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ConfigError("seed", seed, "give a whole number that is not negative")
+    if isinstance(margin, bool) or not isinstance(margin, int | float) or not margin >= 0:
+        raise ConfigError("margin", margin, "give a share of the loss, 0 or more, e.g. 0.01; inf for no limit")
     k, t = len(blocks.strategies), len(blocks.rows)
     total = blocks.total
     # from the median strategy: one that goes stale all the time does not make the others' differences last for ever
@@ -285,7 +302,7 @@ def advise(blocks: Blocks, *, level: float = 0.9, seed: int = 0) -> Advice:
         level=level,
         seed=seed,
     )
-    found = decide(blocks, test)
+    found = decide(blocks, test, margin)
     pairs = total - total[:, [found.chosen]]
     scale, per, unit = _scale(blocks)
     standings = tuple(
@@ -322,6 +339,7 @@ def advise(blocks: Blocks, *, level: float = 0.9, seed: int = 0) -> Advice:
         unit=unit,
         per=per,
         level=float(level),
+        margin=float(margin),
         seed=seed,
         batches=t,
         rows=int(blocks.rows.sum()),
@@ -335,8 +353,8 @@ def advise(blocks: Blocks, *, level: float = 0.9, seed: int = 0) -> Advice:
         tied=tied,
         unbeaten=unbeaten,
         cheapest_by=found.cheapest_by,
-        if_double=_at(blocks, 2.0, test) if priced else None,
-        if_half=_at(blocks, 0.5, test) if priced else None,
+        if_double=_at(blocks, 2.0, test, margin) if priced else None,
+        if_half=_at(blocks, 0.5, test, margin) if priced else None,
         standings=standings,
         short=short,
         notes=tuple(notes),
@@ -382,11 +400,11 @@ class Decision:
     p_set: Floats | None
 
 
-def decide(blocks: Blocks, test: SetTest) -> Decision:
-    """The cheapest strategy of those that cannot be told apart from the best; see :func:`advise`."""
+def decide(blocks: Blocks, test: SetTest, margin: float) -> Decision:
+    """The cheapest strategy of those that are tied with the best and lost about as little; see :func:`advise`."""
     k = len(blocks.strategies)
     if len(blocks.rows) < confidence.LEAST_TESTED:
-        chosen, way = cheapest(blocks, range(k))
+        chosen, way = cheapest(blocks, near(blocks, range(k), margin))
         everyone = np.ones(len(blocks.columns), dtype=bool)
         return Decision(
             chosen=chosen, members=everyone, tied=everyone[:k], unbeaten=blocks.lines, cheapest_by=way, p_set=None
@@ -397,9 +415,17 @@ def decide(blocks: Blocks, test: SetTest) -> Decision:
     tied = members[:k]
     if not tied.any():  # lines without skill beat every strategy: which of these, at least?
         tied = test(total[:, :k]) > 1 - test.level
-    chosen, way = cheapest(blocks, np.flatnonzero(tied).tolist())
+    chosen, way = cheapest(blocks, near(blocks, np.flatnonzero(tied).tolist(), margin))
     unbeaten = tuple(name for j, name in enumerate(blocks.lines) if members[k + j])
     return Decision(chosen=chosen, members=members, tied=tied, unbeaten=unbeaten, cheapest_by=way, p_set=p_set)
+
+
+def near(blocks: Blocks, among: Sequence[int], margin: float) -> list[int]:
+    """Those of the strategies whose total is above the least of them by at most a share of that one's loss."""
+    total, loss = blocks.total.sum(axis=0), blocks.loss.sum(axis=0)
+    least = min(among, key=lambda j: float(total[j]))
+    bound = total[least] + (margin * abs(loss[least]) if loss[least] else 0.0)
+    return [j for j in among if total[j] <= bound]
 
 
 def cheapest(blocks: Blocks, among: Sequence[int]) -> tuple[int, str]:
@@ -421,8 +447,8 @@ def cheapest(blocks: Blocks, among: Sequence[int]) -> tuple[int, str]:
     return chosen, next((name for name, _ in keys if name in _EFFORTS), "rows_trained")
 
 
-def _at(blocks: Blocks, factor: float, test: SetTest) -> str:
-    return blocks.strategies[decide(blocks.at_price(factor), test).chosen]
+def _at(blocks: Blocks, factor: float, test: SetTest, margin: float) -> str:
+    return blocks.strategies[decide(blocks.at_price(factor), test, margin).chosen]
 
 
 def _scale(blocks: Blocks) -> tuple[float, str, str]:

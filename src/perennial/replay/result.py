@@ -140,11 +140,11 @@ class BacktestResult(Mapping[str, StrategyResult]):
         found: Mapping[str, str] | None = self._report["recommended"]
         return found
 
-    def advice(self, level: float = 0.9, seed: int = 0) -> Advice | None:
+    def advice(self, level: float = 0.9, seed: int = 0, *, margin: float = 0.01) -> Advice | None:
         """What to use, how sure that is, and what would change it; None if nothing could be scored.
 
-        Of the strategies that cannot be told apart from the best the cheapest, by the totals of whole batches. Print
-        it.
+        Of the strategies that cannot be told apart from the best, and lost about as little, the cheapest, by the totals
+        of whole batches. Print it.
 
         Parameters
         ----------
@@ -152,10 +152,13 @@ class BacktestResult(Mapping[str, StrategyResult]):
             Of intervals and of the model confidence set. The report's own has 0.9.
         seed : int
             Of the bootstrap: the same seed gives the same advice.
+        margin : float
+            How much more than the least of the tied the cheapest may have lost, as a share of it. The report's own has
+            0.01; ``inf`` takes the cheapest of all that are tied.
         """
         from perennial.advice.advise import advise
 
-        return None if self._blocks is None else advise(self._blocks, level=level, seed=seed)
+        return None if self._blocks is None else advise(self._blocks, level=level, margin=margin, seed=seed)
 
     @property
     def clairvoyant(self) -> Mapping[str, Any] | None:

@@ -6,6 +6,8 @@ import json
 import time
 from typing import Any
 
+import math
+
 import numpy as np
 import pytest
 
@@ -131,15 +133,30 @@ def test_too_few_batches_are_not_enough():
     few = advise(made([9, 0, 8.5], t=LEAST_BATCHES - 1))
     assert (few.verdict, few.strategy) == ("not_enough", "b")
     assert str(few).startswith(
-        "Not enough evidence to choose: 19 batches, and 20 are needed.\nAs a stop-gap, the cheapest not shown"
+        "Not enough evidence to choose: 19 batches, and 20 are needed.\nAs a stop-gap, the cheapest of what lost"
     )
     assert recommended(few)["reason"].startswith("not enough evidence: 19 batches")
     assert advise(made([9, 0, 8.5], t=2 * LEAST_BATCHES)).verdict == "clear"
     for t in (1, 2, 3, 5, 7):
         very = advise(made([9, 0, 8.5], t=t))
-        assert (very.verdict, very.strategy, very.tied) == ("not_enough", "a", ("b", "c"))
+        assert (very.verdict, very.strategy, very.tied) == ("not_enough", "b", ("a", "c"))
+        assert advise(made([9, 0, 8.5], t=t), margin=math.inf).strategy == "a"
         assert all(one.p_set is None for one in very.standings)
         json.dumps(very.to_dict(), allow_nan=False)
+
+
+def test_a_tie_is_no_licence_to_lose_more():
+    """Of what cannot be told apart the cheapest is taken only if it lost about as little, unless told otherwise."""
+    blocks = made([0.8, 0, 5], noise=6, seed=3)
+    found = advise(blocks)
+    assert "a" in {found.strategy, *found.tied}
+    assert found.strategy == "b"
+    assert "lost at most 1 % more" in str(found)
+    for margin in (0.05, math.inf):
+        assert advise(blocks, margin=margin).strategy == "a"
+    assert advise(blocks, margin=math.inf).to_dict()["margin"] is None
+    with pytest.raises(ConfigError, match="margin"):
+        advise(blocks, margin=-0.1)
 
 
 def test_what_lasts_for_long_counts_for_few_batches():
