@@ -27,6 +27,7 @@ from perennial.core.errors import ConfigError, DataError, LearnerError
 from perennial.core.features import Features, Kind, Schema
 from perennial.core.identity import IDENTITY_FORMAT, Unhashable, digest, seed_from
 from perennial.core.protocols import (
+    Accounts,
     Cut,
     Facts,
     Gate,
@@ -251,6 +252,12 @@ class Engine:
     def serving(self) -> str | None:
         """The version that answers."""
         return _number(self._champion)
+
+    @property
+    def account(self) -> Mapping[str, Any] | None:
+        """What the newest model tells of its experts; None if it has none."""
+        model = None if self._tip is None else self._tip.model
+        return model.account() if isinstance(model, Accounts) else None
 
     @property
     def golden(self) -> GoldenSet | None:

@@ -211,6 +211,15 @@ class Pickled(Learner, Protocol):
 
 
 @runtime_checkable
+class Accounts(Learner, Protocol):
+    """A learner of several experts, which can tell what each has lost and what it weighs."""
+
+    def account(self) -> Mapping[str, Any]:
+        """Plain data for a report: see ``committee`` in its schema."""
+        ...
+
+
+@runtime_checkable
 class Memorises(Learner, Protocol):
     """A learner whose model may hold rows that it was trained on, and not only what it learned from them."""
 

@@ -99,6 +99,7 @@ def account_of(
         abstained=summary.abstained,
         quarantined=summary.quarantined,
         notes=summary.notes,
+        committee=summary.committee,
         _summary=summary,
         _folder=folder,
         _home=None,
@@ -207,6 +208,7 @@ def _strategy(account: Account) -> dict[str, Any]:
         "abstained": result.abstained,
         "quarantined": [{"at": _iso(at), "reason": reason} for at, reason in result.quarantined],
         "notes": list(result.notes),
+        "committee": None if result.committee is None else dict(result.committee),
     }
 
 

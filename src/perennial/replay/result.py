@@ -69,6 +69,9 @@ class StrategyResult:
         Instant and fault of each batch that was not learned from.
     notes : tuple of str
         What else happened.
+    committee : mapping, optional
+        Of a committee: ``experts`` with their ``weight`` at the end and mean ``loss``, the committee's own ``loss``,
+        its ``regret`` against the best expert in hindsight and the ``bound`` of it, both in all and in ``unit``.
     """
 
     name: str
@@ -83,6 +86,7 @@ class StrategyResult:
     abstained: int
     quarantined: tuple[tuple[int, str], ...] = field(repr=False)
     notes: tuple[str, ...] = field(repr=False)
+    committee: Mapping[str, Any] | None = field(repr=False)
     _summary: Summary = field(repr=False)
     _folder: Path = field(repr=False)
     _home: Home | None = field(repr=False)  # lives as long as whoever reads from it

@@ -30,7 +30,7 @@ from perennial.stream.prepared import Prepared
 from perennial.stream.quality import Quality
 
 #: bump when the engine's results for the same input change: whole runs are then not taken from a cache
-RUN_FORMAT = 5
+RUN_FORMAT = 6
 
 SUMMARY, FILES = "summary.pickle", "files.json"  #: of a finished run: what it did, and the digests of all its files
 
@@ -211,7 +211,7 @@ def _replay(job: Job, folder: Path, trainer: Trainings, report: Callable[[int], 
         engine.deliver(*_revisions(tail, labels, task))
     ledger.commit(engine.advance(Close(now=job.closes_at)))
     report(rows)
-    return ledger.close()
+    return ledger.close(engine.account)
 
 
 def shares_turns(job: Job) -> bool:

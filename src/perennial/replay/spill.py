@@ -6,7 +6,7 @@ Memory is bounded by the number of versions, never by the rows of the stream.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -27,7 +27,8 @@ class Summary:
     """What one strategy did, but for its predictions.
 
     ``segments`` names the files of predictions in order, each with its number of probability columns (None: the model
-    gave none). ``staleness_sum`` and ``staleness_max`` are over predicted rows, in microseconds.
+    gave none). ``staleness_sum`` and ``staleness_max`` are over predicted rows, in microseconds. ``committee`` is what
+    the last model told of its experts.
     """
 
     task: TaskKind
@@ -47,6 +48,7 @@ class Summary:
     turns: int
     quarantined: tuple[tuple[int, str], ...] = ()
     notes: tuple[str, ...] = ()
+    committee: Mapping[str, Any] | None = None
 
 
 @final
@@ -172,8 +174,8 @@ class Spill:
             self._writers[name] = pa.ipc.new_file(str(self._folder / f"{name}.arrow"), batch.schema)
         self._writers[name].write_batch(batch)
 
-    def close(self) -> Summary:
-        """Finish the files, and say what was done."""
+    def close(self, committee: Mapping[str, Any] | None = None) -> Summary:
+        """Finish the files, and say what was done; ``committee`` is what the last model tells of its experts."""
         self._flush_said()
         if self._labels.rows:
             self._flush("labels", self._labels)
@@ -196,6 +198,7 @@ class Spill:
             late=self._late,
             turns=self._turns,
             quarantined=tuple(self._quarantined),
+            committee=committee,
             notes=tuple(note if n == 1 else f"{note} ({n} times)" for note, n in self._notes.items()),
         )
 

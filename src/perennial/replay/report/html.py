@@ -43,6 +43,7 @@ def html(report: dict[str, Any]) -> str:
         implicit_delay=reading.IMPLICIT_DELAY,
         one_history=reading.chance(report),
         advice=_advice(report),
+        committees=[_committee(s) for s in report["strategies"] if s.get("committee") is not None],
         priced=reading.priced(report),
         trees=any(s["costs"]["row_trees"] for s in report["strategies"]),
         best={m["name"]: reading.best(report, m) for m in report["metrics"]},
@@ -218,6 +219,14 @@ def _row(report: dict[str, Any], strategy: dict[str, Any]) -> dict[str, Any]:
         "shown": [strategy["versions"][i] for i in shown],
         "trainings": reading.trainings(strategy),
     }
+
+
+def _committee(strategy: dict[str, Any]) -> dict[str, Any]:
+    """A committee's experts, the one of least loss marked, and its regret in words."""
+    told = strategy["committee"]
+    losses = [one["loss"] for one in told["experts"] if one["loss"] is not None]
+    experts = [one | {"best": bool(losses) and one["loss"] == min(losses)} for one in told["experts"]]
+    return {**told, "name": strategy["name"], "experts": experts, "verdict": reading.regret(told)}
 
 
 def _advice(report: dict[str, Any]) -> dict[str, Any] | None:

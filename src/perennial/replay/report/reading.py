@@ -135,3 +135,17 @@ def trainings(strategy: dict[str, Any]) -> str:
     if costs["fits"] and costs["updates"]:
         total += f" ({_several(costs['fits'], 'fit', 'fits')}, {_several(costs['updates'], 'update', 'updates')})"
     return total
+
+
+def regret(committee: dict[str, Any]) -> str:
+    """What a committee lost against its best expert, and what it could have lost at most, in words."""
+    if committee["regret"] is None:
+        return "It has learned no batch yet, so that there is nothing to hold it against."
+    each = committee["regret"] / max(committee["rows"], 1e-12)
+    most = committee["bound"] / max(committee["rows"], 1e-12)
+    way = "more than" if each > 0 else "less than"
+    return (
+        f"Over {committee['batches']:,} batches it lost {abs(each):.3g} {committee['unit']} per row {way} its best "
+        f"expert in hindsight, {abs(committee['regret']):,.4g} in all. By the bound for fixed-share weights it cannot "
+        f"have lost more than {most:.3g} per row above it, {committee['bound']:,.4g} in all."
+    )
