@@ -385,6 +385,9 @@ class Engine:
             turn = self._predict(turn, batch, unfit=bad is not None)
             self._book.arrive(batch, learnable=bad is None)
             self._seen += len(batch)
+            if self._unlabelled and self._strategy.updates and self._tip is not None and bad is None:
+                # learned without a label by the next update, unless it comes before; and with it when it comes
+                self._unlearned = np.append(self._unlearned, np.arange(batch.first, batch.first + len(batch)))
         return self._end(_quarantined(turn, bad), batch)
 
     def _begin(self, batch: Batch) -> None:
@@ -424,7 +427,8 @@ class Engine:
         self._since_training += len(new)
         if self._strategy.updates and self._tip is not None and len(new):
             new = new[self._book.learnable(new)]
-            self._unlearned = np.concatenate([self._unlearned, new])
+            before = self._unlearned
+            self._unlearned = np.union1d(before, new) if self._unlabelled else np.concatenate([before, new])
         if self._sums is not None and joined.revised.any():
             self._sums.forget(joined.position[joined.revised])
         return joined, unfit
@@ -731,7 +735,7 @@ class Engine:
         self._since_fit = self._since_training = 0
         if self._strategy.updates:  # what the window left out because it is too new waits for an update
             newer = cut.position[cut.position > position[-1]]
-            self._unlearned = newer[self._book.learnable(newer)]
+            self._unlearned = newer if self._unlabelled else newer[self._book.learnable(newer)]
         turn = self._taught(turn, version, position, chosen.weights, seed)
         line = Line(version, trained.model)
         return self._examine(self._propose(turn, line, trained), line, held)
@@ -800,6 +804,8 @@ class Engine:
     def _update(self, turn: Turn, plan: Plan) -> Turn:
         tip = self._tip
         assert tip is not None
+        if self._unlabelled:  # what was found unfit since it came is not learned
+            self._unlearned = self._unlearned[self._book.kept(self._unlearned)]
         position = self._unlearned
         if not len(position):
             return _decided(turn, f"{plan.reason}: nothing to learn, no label came since the last update")

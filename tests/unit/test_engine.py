@@ -23,7 +23,7 @@ from perennial.core.records import Adopt, Answers, Appoint, Close, Prediction, S
 from perennial.engine import Engine
 from perennial.gate import Gate, Golden
 from perennial.gate.trial import Line
-from perennial.learners import as_learner
+from perennial.learners import as_learner, plain
 from perennial.ledger.memory import MemoryLedger
 from perennial.stream.quality import Quality
 
@@ -289,6 +289,50 @@ def test_a_semi_supervised_learner_is_given_unlabelled_rows_too(engine):
     run = replay(engine(cols, stateless(SelfTrainingClassifier(LogisticRegression())), batch="1d"))
     assert run.versions[0].trained_rows == 120
     assert {name for _, name, _ in run.said()} == {"up", "down"}
+
+
+class Counts(plain.Logistic):
+    """Remembers by how many rows, with and without labels, each training was taught; learns those with a label."""
+
+    wants_unlabelled = True
+
+    def __init__(self):
+        super().__init__()
+        self.taught = []
+
+    def _count(self, examples):
+        self.taught.append((int((examples.codes >= 0).sum()), int((examples.codes < 0).sum())))
+        return examples.take(np.flatnonzero(examples.codes >= 0))
+
+    def _with(self, state):
+        new = Counts()
+        new._state, new.taught = state, self.taught
+        return new
+
+    def fit(self, examples, seed):
+        return self._with(plain.Logistic().fit(self._count(examples), seed)._state)
+
+    def update(self, examples, seed):
+        super().update(self._count(examples), seed)
+
+
+def test_updates_learn_rows_without_a_label_as_they_come_and_with_it_later(engine):
+    """Each row once without its label, unless that is known by then, and once with it; none twice the same way."""
+    learner = Counts()
+    run = replay(engine(columns(240), stateful(learner), batch="1d", label_delay="36h"))
+    (first_with, first_without), *updates = learner.taught
+    assert (first_with, first_without) == (85, 35)
+    assert all(without == 24 for _, without in updates)
+    assert first_with + sum(with_label for with_label, _ in updates) == 181  # known by the start of the last batch
+    assert [v.trained_rows for v in run.versions[1:]] == [a + b for a, b in updates]
+
+
+def test_where_labels_come_at_once_no_row_is_learned_without_one(engine):
+    """The label is known before the update that would have done without it."""
+    learner = Counts()
+    replay(engine(columns(240), stateful(learner), batch="1d"))
+    assert all(without == 0 for _, without in learner.taught)
+    assert sum(with_label for with_label, _ in learner.taught) == 216
 
 
 def test_late_rows_join_the_next_batch_and_are_flagged(engine):

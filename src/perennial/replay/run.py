@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from perennial.core.identity import Unhashable, canonical, digest
-from perennial.core.protocols import Gate, Learner, Trainer
+from perennial.core.protocols import Gate, Learner, LearnsUnlabelled, Trainer
 from perennial.core.records import Close, Label, Revisions, TaskKind, typed
 from perennial.engine import Engine
 from perennial.metrics.money import Prices
@@ -217,6 +217,8 @@ def _replay(job: Job, folder: Path, trainer: Trainings, report: Callable[[int], 
 def shares_turns(job: Job) -> bool:
     """Whether nothing has to be decided between rows, so that many may share a turn."""
     if job.prepared.batch != 1 or not job.strategy.row_by_row or job.prepared.revisions or job.prepared.late_rows:
+        return False
+    if isinstance(job.learner, LearnsUnlabelled):
         return False
     judged = job.quality.judges(1) or job.quality.judges_labels
     return not job.train_latency and job.gate is None and not judged

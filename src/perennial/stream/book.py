@@ -444,7 +444,11 @@ class Book:
 
     def learnable(self, position: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each position may be learned, shape (n,): it is labelled, kept, and not quarantined."""
-        return self.known(position) & self._flag("learnable", position)
+        return self.known(position) & self.kept(position)
+
+    def kept(self, position: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each position may be learned, with its label or without one, shape (n,)."""
+        return self._flag("learnable", position)
 
     def known(self, position: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether the label of each position is known and the row kept, shape (n,)."""

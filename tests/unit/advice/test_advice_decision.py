@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from typing import Any
-
-import math
 
 import numpy as np
 import pytest
