@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -20,15 +21,22 @@ from benchmarks.evidence.records import Cell, Part
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
+PAGE = HERE.parents[1] / "docs" / "evidence.md"
 #: modules of this package, in the order of what is to be shown
 PARTS = ("committee", "clicks", "insects", "triggers", "advice")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.evidence", description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=PARTS or None, help="some of the parts; all unless named")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all unless named")
     parser.add_argument("--seeds", type=int, help="fewer seeds, for a trial; the results are then not kept")
+    parser.add_argument("--page", action="store_true", help="measure nothing: write docs/evidence.md from the results")
     given = parser.parse_args()
+    if unknown := set(given.parts) - set(PARTS):
+        parser.error(f"there is no part {min(unknown)!r}: {', '.join(PARTS)}")
+    if given.page:
+        PAGE.write_text(page(json.loads(RESULTS.read_text(encoding="utf-8"))), encoding="utf-8")
+        return 0
     settings = yaml.safe_load((HERE / "settings.yaml").read_text(encoding="utf-8"))
     console = Console()
     held = True
@@ -65,6 +73,47 @@ def show(part: Part, console: Console) -> None:
         console.print(_drawn(table.title, table.columns, table.rows))
     for note in part.notes:
         console.print(f"- {note}")
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """The results as a page of the documentation."""
+    out = [(HERE / "preface.md").read_text(encoding="utf-8").rstrip(), "", "## Goals", ""]
+    out += ["| part | goal | measured | limit | met | note |", "|---|---|---|---|---|---|"]
+    parts = [found[name] for name in PARTS if name in found]
+    for part in parts:
+        for goal in part["goals"]:
+            met = "yes" if goal["holds"] else f"**no**, by {_missed(goal)}"
+            cells = [f"[{part['name']}](#{_anchor(part['title'])})", goal["what"], goal["value"],
+                     f"{goal['way']} {goal['limit']:g}", met, goal["note"]]  # fmt: skip
+            out.append(f"| {' | '.join(map(_cell, cells))} |")
+    for part in parts:
+        out += ["", f"## {part['title']}", ""]
+        out += [f"- {note}" for note in part["notes"]]
+        for table in part["tables"]:
+            out += [
+                "",
+                f"**{table['title']}**",
+                "",
+                f"| {' | '.join(table['columns'])} |",
+                "|---" * len(table["columns"]) + "|",
+            ]
+            out += [f"| {' | '.join(map(_cell, row))} |" for row in table["rows"]]
+    return "\n".join(out) + "\n"
+
+
+def _missed(goal: Mapping[str, Any]) -> str:
+    if goal["value"] is None:
+        return "not measured"
+    return f"{abs(goal['value'] - goal['limit']):.3g}"
+
+
+def _anchor(title: str) -> str:
+    return re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-")
+
+
+def _cell(value: Cell) -> str:
+    told = f"{value:.4g}" if isinstance(value, float) else str("" if value is None else value)
+    return told.replace("|", "/")
 
 
 def _drawn(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Drawn:
