@@ -146,7 +146,8 @@ def summarised(by_stream: Mapping[str, Sequence[Unit]], batch: Mapping[str, int]
         experts = [n for n in first if n.startswith("expert ")]
         best = min(stateless, key=lambda n: _mean(units, n, "loss"))
         expert = min(experts, key=lambda n: _mean(units, n, "loss"))
-        no_skill = min(_mean(units, n, "loss") for n in first if n.startswith("no skill "))
+        lines = [n for n in first if n.startswith("no skill ") and first[n]["loss"] is not None]
+        no_skill = min((_mean(units, n, "loss") for n in lines), default=None)
         mine, its = _mean(units, "light", "loss"), _mean(units, best, "loss")
         whole, alone = _mean(units, "full", "loss"), _mean(units, expert, "loss")
         rows.append(
