@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perennial.core.errors import LearnerError
 from perennial.core.features import Features
 from perennial.core.protocols import Learner, Memorises, Pickled, Sized, Trust
-from perennial.core.records import Examples, TaskKind
+from perennial.core.records import ABSTAINED, Examples, Prediction, TaskKind
 from perennial.learners.saved import Codec, codec_of, within
 
 CODECS: tuple[Codec, ...] = ("native", "skops", "pickle")  #: of what is inside, from the safest on
@@ -98,3 +99,11 @@ def joined(several: Sequence[Examples]) -> Examples:
         else None,
         groups=np.concatenate([one.groups for one in several if one.groups is not None]) if grouped else None,
     )
+
+
+def told(said: Prediction) -> NDArray[np.bool_]:
+    """Which rows were answered, shape (n,)."""
+    if said.values is not None:
+        return np.asarray(~np.isnan(said.values))
+    assert said.codes is not None
+    return np.asarray(said.codes != ABSTAINED)

@@ -44,6 +44,7 @@ _LEAST_L2 = 1.0
 _STEEPEST = 700.0
 #: of new trees: how often Newton's method moves their weight, the greatest, and how fast the first weight follows
 _WEIGHT_STEPS, _MOST_WEIGHT, _STEP_RATE = 5, 1.5, 0.2
+_LEAST_TRIED = 100  #: rows that the former weight counts as, at least
 #: why updates refuse the frameworks' own class weights: base rates and leaves would not agree on them
 WEIGH_ROWS = "updates know the weights of examples only: leave it out, and give the stream a weight column"
 
@@ -814,6 +815,7 @@ class _State:
     updates: int = 0
     built: int = 0
     step: float = 1.0  # what new trees weigh until others than those they learned tell
+    untried: bool = False  # whether the newest member has been weighed by no row but those it learned
 
 
 def _load_state(engine: Engine, kind: str, blob: bytes, trust: Trust) -> _State:
@@ -828,7 +830,8 @@ def _load_state(engine: Engine, kind: str, blob: bytes, trust: Trust) -> _State:
         members=tuple(members),
         updates=header["updates"],
         built=header["built"],
-        step=header["step"],
+        step=header.get("step", 1.0),
+        untried=header.get("untried", False),
     )
 
 
@@ -840,6 +843,7 @@ def _save_state(engine: Engine, kind: str, state: _State) -> bytes:
         "updates": state.updates,
         "built": state.built,
         "step": state.step,
+        "untried": state.untried,
         "params": _params(engine),
     }
     content = join(header, [member.payload for member in state.members])
@@ -848,7 +852,7 @@ def _save_state(engine: Engine, kind: str, state: _State) -> bytes:
 
 def _digest_state(engine: Engine, state: _State) -> str:
     weights = [(m.weight, m.classes) for m in state.members]
-    plain = [list(state.classes), list(state.mass), state.updates, state.step, weights]
+    plain = [list(state.classes), list(state.mass), state.updates, state.step, state.untried, weights]
     return digest(canonical(plain), *(engine.learned(member.payload) for member in state.members))
 
 
@@ -1064,14 +1068,16 @@ class Decayed:
             updates=state.updates + 1,
             built=0 if grown is None else engine.trees(grown.booster),
             step=step,
+            untried=grown is not None and bool(faded),
         )
 
     def _tried(self, state: _State, rows: Any, offset: Floats, target: Target) -> tuple[tuple[_Member, ...], float]:
         """The members, the newest weighed by rows that it has not seen; and what new trees weigh at first from now on.
 
-        The first member is what all others add to, and keeps its weight.
+        The first member is what all others add to, and keeps its weight. Few rows tell little: the former weight counts
+        as much as this batch, or as a hundred rows of its curvature where they are fewer.
         """
-        if not self._settings.weigh or len(state.members) < 2:
+        if not self._settings.weigh or not state.untried or len(state.members) < 2:
             return state.members, state.step
         *older, newest = state.members
         k = target.outputs
@@ -1082,7 +1088,7 @@ class Decayed:
             slope, curve = gradients(before + weight * own, target)
             bend = float((curve * own * own).sum())
             if i == 0:
-                held = bend  # the former weight counts as much as this batch
+                held = bend * max(1.0, _LEAST_TRIED / len(own))
             if not bend + held > 0.0:
                 return state.members, state.step
             pull = float((slope * own).sum()) + held * (weight - hold)

@@ -16,8 +16,9 @@ The regret is what the committee lost above the best expert in hindsight. Over T
 
 where the gap of a batch is the committee's own loss less its mix loss,
 ``-ln(sum of w[i] exp(-rate * L[i, t])) / rate``. Both are counted as they happen, so the bound is a fact about this
-stream and needs no assumption. At a ``rate`` of at most one over the rows of a batch no gap is above 0 (the log loss is
-exp-concave), and what is left is the textbook's bound; a greater rate follows faster, and pays with gaps.
+stream and needs no assumption. Where experts give probabilities, none of which is near 0, and ``rate`` is at most one
+over the weight of a batch's rows, no gap is above 0 (the log loss is exp-concave), and what is left is the textbook's
+bound; a greater rate follows faster, and pays with gaps.
 
 References
 ----------
@@ -40,9 +41,9 @@ from numpy.typing import NDArray
 from perennial.core.errors import ConfigError, LearnerError, nearest
 from perennial.core.features import Features
 from perennial.core.identity import canonical, digest, seed_from
-from perennial.core.protocols import LOCAL, Learner, Servable, Serving, Trust, Updatable
+from perennial.core.protocols import LOCAL, Learner, Servable, Serving, Sized, Trust, Updatable
 from perennial.core.records import ABSTAINED, Examples, Label, Prediction, TaskKind, align
-from perennial.learners.around import CODECS, Around, loaded, per_row, saved
+from perennial.learners.around import CODECS, Around, loaded, per_row, saved, told
 from perennial.learners.export import Exportable, Files, as_json
 from perennial.learners.recall import Recall, shown
 from perennial.learners.saved import join, pack, part, unpack
@@ -65,8 +66,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0.0 < self.rate < math.inf:
             raise ConfigError("rate", self.rate, "give how fast weights follow losses, e.g. 0.05 per nat")
-        if not 0.0 <= self.share < 1.0:
-            raise ConfigError("share", self.share, "give the part of all weight that is shared out again, in [0, 1)")
+        if not 0.0 < self.share < 1.0:
+            raise ConfigError("share", self.share, "give the part of all weight that is shared out again, in (0, 1)")
         if not isinstance(self.champions, int) or self.champions < 0:
             raise ConfigError("champions", self.champions, "give how many frozen copies are kept, 0 or more")
         if not isinstance(self.every, int) or self.every < 1:
@@ -134,6 +135,9 @@ class CommitteeLearner(Around):
             raise ConfigError("experts", sorted(tasks), "give experts of one task: all classify, or none does")
         if not any(isinstance(expert, Updatable) for expert in experts.values()):
             raise ConfigError("experts", sorted(experts), "give at least one that can be updated")
+        unsized = next((name for name, expert in experts.items() if not isinstance(expert, Sized)), None)
+        if unsized is not None:
+            raise ConfigError("experts", unsized, f"{experts[unsized].name} has no size(): a committee bounds its own")
         if any("@" in name for name in experts):
             raise ConfigError("experts", sorted(experts), "leave @ out of names: copies are told by it")
         self._templates = dict(experts)
@@ -142,6 +146,7 @@ class CommitteeLearner(Around):
         self._classes: tuple[Label, ...] = ()
         self._account = Account()
         self._scale = 0.0  # regression: mean squared error of the committee so far
+        self._labels = (0.0, 0.0, 0.0)  # regression: weight, mean, and summed squares about it of the labels so far
         self._built = 0.0
         self._entry = 0.0  # ln K of the start, and what copies that joined took from its experts
         self._recall = Recall()
@@ -195,7 +200,7 @@ class CommitteeLearner(Around):
         experts = self._trained()
         if not len(examples):
             return
-        self._weigh(experts, examples)
+        counted = self._weigh(experts, examples)
         if examples.codes is not None:
             self._classes = examples.classes
         rows, built = len(examples), 0
@@ -205,15 +210,17 @@ class CommitteeLearner(Around):
                 built += one.model.row_trees(rows)
         self._built = built / rows
         self._recall.forget()  # those that learned say something else now
-        if self._account.batches % self._settings.every == 0:
+        if counted and self._account.batches % self._settings.every == 0:
             self._keep_leader(examples)
-            self._within_bounds()
+        self._within_bounds()
 
     def predict(self, features: Features) -> Prediction:
         """The experts' probabilities or values in the mean by weight; who abstains from a row has no say in it."""
         rows = shown(features)
         experts = self._trained()
-        return self._mixed([self._recall.of(rows, one, partial(one.model.predict, features)) for one in experts])
+        return self._mixed(
+            [self._recall.of(rows, one, partial(one.model.predict, features), features.schema) for one in experts]
+        )
 
     def serving(self) -> Serving | None:
         """The quickest forms of all experts; None if one has none."""
@@ -226,14 +233,14 @@ class CommitteeLearner(Around):
 
         ``bound`` and ``regret`` are totals; a stream of no batch yet has neither.
         """
-        told, a = self._trained(), self._account
+        experts, a = self._trained(), self._account
         rows = max(a.rows, 1e-12)
         return {
             "experts": [
                 {"name": e.name, "weight": e.weight, "frozen": e.frozen, "loss": a.experts[e.name] / rows}
                 if e.name in a.experts
                 else {"name": e.name, "weight": e.weight, "frozen": e.frozen, "loss": None}
-                for e in told
+                for e in experts
             ],
             "batches": a.batches,
             "rows": a.rows,
@@ -263,6 +270,7 @@ class CommitteeLearner(Around):
             "classes": self._classes,
             "account": [a.batches, a.rows, a.lost, a.gaps, list(a.experts.items())],
             "scale": self._scale,
+            "labels": self._labels,
             "built": self._built,
             "entry": self._entry,
         }
@@ -279,22 +287,23 @@ class CommitteeLearner(Around):
         batches, rows, lost, gaps, experts = state["account"]
         new._account = Account(batches=batches, rows=rows, lost=lost, gaps=gaps, experts=dict(experts))
         new._classes, new._scale, new._built = tuple(state["classes"]), state["scale"], state["built"]
-        new._entry = state["entry"]
+        new._entry, new._labels = state["entry"], tuple(state["labels"])
         return new
 
     def exported(self, trust: Trust) -> Files:
         """The files of every expert, and their weights as JSON."""
         files: dict[str, bytes] = {}
-        told: list[dict[str, Any]] = []
+        experts: list[dict[str, Any]] = []
         for one in self._trained():
             if not isinstance(one.model, Exportable):
                 raise LearnerError(f"{one.model.name} has no plain form: its type has no method `exported`")
             inner = one.model.exported(trust)
-            place = one.name.replace("@", "-")
+            of, _, batch = one.name.partition("@")
+            place = f"copies/{batch}/{of}" if batch else f"experts/{of}"
             names = [f"{place}/{name}" for name in inner.files]
             files |= dict(zip(names, inner.files.values(), strict=True))
-            told.append({"name": one.name, "weight": one.weight, "files": names, "readme": inner.readme})
-        facts = {"classes": self._classes, "experts": told}
+            experts.append({"name": one.name, "weight": one.weight, "files": names, "readme": inner.readme})
+        facts = {"classes": self._classes, "experts": experts}
         readme = "the sum over experts of weight * what it says, in committee.json, which says how to ask each"
         return Files(files={"committee.json": as_json(facts), **files}, readme=readme)
 
@@ -303,7 +312,7 @@ class CommitteeLearner(Around):
         a = self._account
         plain = [
             [[one.name, one.weight, one.frozen] for one in self._trained()],
-            list(self._classes), self._scale, self._built, self._entry,
+            list(self._classes), self._scale, list(self._labels), self._built, self._entry,
             [a.batches, a.rows, a.lost, a.gaps, sorted(a.experts.items())],
         ]  # fmt: skip
         return digest(canonical(plain), *(one.model.digest() for one in self._trained()))
@@ -326,6 +335,7 @@ class CommitteeLearner(Around):
         if examples is not None:
             new._classes = examples.classes if examples.codes is not None else ()
             new._built = per_row(list(models.values()), rows) / max(rows, 1)
+            new._within_bounds()
         return new
 
     def _trained(self) -> list[_Expert]:
@@ -335,18 +345,28 @@ class CommitteeLearner(Around):
 
     # ------------------------------------------------------------------ weights
 
-    def _weigh(self, experts: list[_Expert], examples: Examples) -> None:
-        """Losses of all on examples that none has learned; the account, and the weights that follow."""
+    def _weigh(self, experts: list[_Expert], examples: Examples) -> bool:
+        """Losses of all on examples that none has learned; the account, and the weights that follow.
+
+        False, and nothing else, if nobody said anything of them.
+        """
         rows = shown(examples.features)
-        said = [self._recall.of(rows, one, partial(one.model.predict, examples.features)) for one in experts]
+        said = [
+            self._recall.of(rows, one, partial(one.model.predict, examples.features), examples.features.schema)
+            for one in experts
+        ]
         mixed = self._mixed(said)
-        told = _told(mixed)
-        if not told.any():
-            return
+        heard = told(mixed)
+        if not heard.any():
+            return False
         weights = np.ones(len(examples)) if examples.weights is None else examples.weights
-        own = np.where(told, self._losses(mixed, examples), 0.0)
+        if self.task == "regression":
+            self._hear(examples, weights)
+        own = np.where(heard, self._losses(mixed, examples), 0.0)
         # who abstains from a row loses what the committee does, and neither gains nor loses weight by it
-        each = [np.where(_told(one) & told, self._losses(one, examples), own) for one in said]
+        each = [
+            np.where(there, self._losses(one, examples), own) if (there := told(one)).any() else own for one in said
+        ]
         lost, losses = float(weights @ own), np.array([float(weights @ one) for one in each])
         if not math.isfinite(lost) or not np.isfinite(losses).all():
             raise LearnerError(f"{self.name}: an expert said what is no number of these examples")
@@ -358,7 +378,7 @@ class CommitteeLearner(Around):
         a = self._account
         self._account = Account(
             batches=a.batches + 1,
-            rows=a.rows + float(weights[told].sum()),
+            rows=a.rows + float(weights[heard].sum()),
             lost=a.lost + lost,
             gaps=a.gaps + (lost - mix),
             experts={
@@ -366,37 +386,49 @@ class CommitteeLearner(Around):
             },
         )
         if self.task == "regression":
-            self._scale = self._next_scale(mixed, examples, weights, told)
+            self._scale = self._next_scale(mixed, examples, weights, heard)
         share = self._settings.share
         after = (1.0 - share) * gained / total + share / len(experts)
         for one, weight in zip(experts, after.tolist(), strict=True):
             one.weight = weight
+        return True
 
     def _losses(self, said: Prediction, examples: Examples) -> Floats:
         """Log loss of each row; or its squared error over twice the committee's mean squared error so far."""
         if said.values is not None:
             assert examples.values is not None
-            return np.asarray(np.square(examples.values - said.values) / (2.0 * (self._scale or self._first(examples))))
+            return np.asarray(np.square(examples.values - said.values) / (2.0 * self._unit()))
         assert examples.codes is not None
         wide = self._wide(said, examples.classes)
         given = wide[np.arange(len(examples)), examples.codes]
         return np.asarray(-np.log(np.maximum(given, _FLOOR)))
 
-    @staticmethod
-    def _first(examples: Examples) -> float:
-        """The unit of the first batch, before the committee has a record: the labels' variance."""
+    def _hear(self, examples: Examples, weights: Floats) -> None:
+        """Count labels: their variance is the unit of losses until the committee has a record, and keeps it off 0."""
         assert examples.values is not None
-        return float(np.var(examples.values)) or 1.0
+        mass, mean, spread = self._labels
+        more = float(weights.sum())
+        if not more > 0:
+            return
+        own = float(np.average(examples.values, weights=weights))
+        spread += float(weights @ np.square(examples.values - own)) + (own - mean) ** 2 * mass * more / (mass + more)
+        self._labels = (mass + more, mean + (own - mean) * more / (mass + more), spread)
 
-    def _next_scale(self, mixed: Prediction, examples: Examples, weights: Floats, told: NDArray[np.bool_]) -> float:
+    def _unit(self) -> float:
+        """Mean squared error so far, and a thousandth of the labels' variance at least; 1 where both are 0."""
+        mass, _, spread = self._labels
+        variance = spread / mass if mass > 0 else 0.0
+        return (max(self._scale, 1e-3 * variance) if self._account.batches else variance) or 1.0
+
+    def _next_scale(self, mixed: Prediction, examples: Examples, weights: Floats, heard: NDArray[np.bool_]) -> float:
         assert mixed.values is not None
         assert examples.values is not None
-        mass = float(weights[told].sum())
+        mass = float(weights[heard].sum())
         if not mass > 0:
             return self._scale
-        error = float(np.average(np.square(examples.values - mixed.values)[told], weights=weights[told]))
+        error = float(np.average(np.square(examples.values - mixed.values)[heard], weights=weights[heard]))
         before = self._account.rows - mass
-        return max((self._scale * before + error * mass) / max(before + mass, 1e-12), 1e-12)
+        return (self._scale * before + error * mass) / max(before + mass, 1e-12)
 
     def _wide(self, said: Prediction, classes: tuple[Label, ...]) -> Floats:
         if said.proba is None:
@@ -408,7 +440,7 @@ class CommitteeLearner(Around):
     def _mixed(self, said: Sequence[Prediction]) -> Prediction:
         """The mean by weight over those that say something of a row."""
         weights = np.array([one.weight for one in self._trained()])
-        there = np.stack([_told(one) for one in said])
+        there = np.stack([told(one) for one in said])
         every = bool(there.all())
         mass = weights.sum() if every else np.where(there, weights[:, None], 0.0).sum(axis=0)
         none = np.zeros(len(said[0]), dtype=np.bool_) if every else ~there.any(axis=0)
@@ -420,8 +452,8 @@ class CommitteeLearner(Around):
         wide: Any = 0.0
         for weight, one, tells in zip(weights.tolist(), said, there, strict=True):
             if one.classes and len(one):
-                told = weight * self._wide(one, self._classes)
-                wide = wide + (told if every else np.where(tells[:, None], told, 0.0))
+                part_of = weight * self._wide(one, self._classes)
+                wide = wide + (part_of if every else np.where(tells[:, None], part_of, 0.0))
         if not self._classes or np.isscalar(wide):
             return Prediction(codes=np.full(len(said[0]), ABSTAINED, dtype=np.int32))
         proba = wide / (mass if every else np.where(none, 1.0, mass)[:, None])
@@ -473,6 +505,8 @@ class CommitteeLearner(Around):
     def _plainly(self, said: Prediction) -> Floats:
         if said.values is not None:
             return np.nan_to_num(said.values)
+        if said.proba is None and not told(said).any():
+            return np.zeros((len(said), len(self._classes)))
         return self._wide(said, self._classes)
 
     def _within_bounds(self) -> None:
@@ -502,14 +536,6 @@ def _names(experts: Sequence[_Expert]) -> list[str]:
     return [one.name for one in experts]
 
 
-def _told(said: Prediction) -> NDArray[np.bool_]:
-    """Which rows were answered, shape (n,)."""
-    if said.values is not None:
-        return np.asarray(~np.isnan(said.values))
-    assert said.codes is not None
-    return np.asarray(said.codes != ABSTAINED)
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # ready-made ones
 # ---------------------------------------------------------------------------------------------------------------------
@@ -534,7 +560,7 @@ def committee(
     rate : float
         How fast weights follow losses, per nat of a batch's summed loss: much less than 1 mixes experts, 1 picks one.
     share : float
-        In [0, 1): the part of all weight that is shared out again after each batch, about one over the batches between
+        In (0, 1): the part of all weight that is shared out again after each batch, about one over the batches between
         two changes of the best expert.
     champions : int
         How many frozen copies of leading experts are kept.

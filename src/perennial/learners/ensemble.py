@@ -22,7 +22,7 @@ from perennial.core.features import Features
 from perennial.core.identity import canonical, digest
 from perennial.core.protocols import LOCAL, Learner, Servable, Serving, Trust
 from perennial.core.records import ABSTAINED, Examples, Label, Prediction, align
-from perennial.learners.around import CODECS, Around, loaded, saved
+from perennial.learners.around import CODECS, Around, loaded, saved, told
 from perennial.learners.export import Exportable, Files, as_json
 from perennial.learners.recall import Recall, shown
 from perennial.learners.saved import join, pack, part, unpack
@@ -84,7 +84,9 @@ class BatchEnsemble(Around):
     def predict(self, features: Features) -> Prediction:
         """The weighted mean of the members' probabilities or values."""
         rows = shown(features)
-        return self._mean([self._recall.of(rows, m, partial(self._said, m, features)) for m in self._members], rows)
+        return self._mean(
+            [self._recall.of(rows, m, partial(self._said, m, features), features.schema) for m in self._members], rows
+        )
 
     def serving(self) -> Serving | None:
         """The quickest forms of all members; None if one has none."""
@@ -114,7 +116,7 @@ class BatchEnsemble(Around):
         if not self._members:
             raise LearnerError(f"{self.name} has no member to export yet: update it first")
         files: dict[str, bytes] = {}
-        told: list[dict[str, Any]] = []
+        members: list[dict[str, Any]] = []
         opens = ""
         for i, (weight, member) in enumerate(zip(self._weights.tolist(), self._members, strict=True), start=1):
             if not isinstance(member, Exportable):
@@ -122,9 +124,9 @@ class BatchEnsemble(Around):
             inner = member.exported(trust)
             names = [f"member-{i}/{name}" for name in inner.files]
             files |= dict(zip(names, inner.files.values(), strict=True))
-            told.append({"files": names, "weight": weight, "readme": inner.readme})
+            members.append({"files": names, "weight": weight, "readme": inner.readme})
             opens = inner.readme
-        facts = {"classes": self._classes, "members": told}
+        facts = {"classes": self._classes, "members": members}
         readme = f"the sum over members of weight * what it says, in ensemble.json. Each member: {opens}"
         return Files(files={"ensemble.json": as_json(facts), **files}, readme=readme)
 
@@ -145,7 +147,10 @@ class BatchEnsemble(Around):
         if examples.codes is not None:
             self._classes = examples.classes
         rows = shown(examples.features)
-        said = [self._recall.of(rows, m, partial(self._said, m, examples.features)) for m in self._members]
+        said = [
+            self._recall.of(rows, m, partial(self._said, m, examples.features), examples.features.schema)
+            for m in self._members
+        ]
         floor, errors = self._errors(said, examples)
         member = self._learner.fit(examples, seed)
         members = [*self._members, member]
@@ -173,23 +178,26 @@ class BatchEnsemble(Around):
         else:
             assert examples.values is not None
             mean = float(np.average(examples.values, weights=weights))
-            missed = [examples.values - self._values(one) for one in said]
+            missed = [examples.values - np.nan_to_num(self._values(one)) for one in said]
             floor = float(np.average(np.square(examples.values - mean), weights=weights))
-        return floor, np.array([np.average(np.square(one), weights=weights) for one in missed])
+        errors = []
+        for one, gaps in zip(said, missed, strict=True):
+            heard = weights * told(one)
+            errors.append(float(np.average(np.square(gaps), weights=heard)) if heard.sum() > 0 else floor)
+        return floor, np.array(errors)
 
     def _said(self, member: Learner, features: Features) -> Prediction:
         return self._plain(member.predict(features))
 
     def _plain(self, said: Prediction) -> Prediction:
-        if said.values is None and said.proba is None:
+        if said.values is None and said.proba is None and told(said).any():
             raise LearnerError(f"{self._learner.name} gives no probabilities, which members are weighed by")
         return said
 
     def _wide(self, said: Prediction) -> Floats:
         """Probabilities over the class table: a class that a member never saw has none."""
         wide = align(said, self._classes).proba
-        assert wide is not None
-        return wide
+        return np.zeros((len(said), len(self._classes))) if wide is None else wide
 
     @staticmethod
     def _values(said: Prediction) -> Floats:
@@ -203,8 +211,14 @@ class BatchEnsemble(Around):
             if regression:
                 return Prediction(values=np.full(n, np.nan))
             return Prediction(codes=np.full(n, ABSTAINED, dtype=np.int32))
-        told = [self._values(one) if regression else self._wide(one) for one in said]
-        mean = np.asarray(sum(weight * one for weight, one in zip(self._weights.tolist(), told, strict=True)))
+        there = np.stack([told(one) for one in said])
+        heard = np.where(there, self._weights[:, None], 0.0)
+        mass = heard.sum(axis=0)
+        none = mass <= 0
+        heard = heard / np.where(none, 1.0, mass)
         if regression:
-            return Prediction(values=mean)
-        return Prediction(codes=mean.argmax(axis=1).astype(np.int32), proba=mean, classes=self._classes)
+            values = np.stack([np.nan_to_num(self._values(one)) for one in said])
+            return Prediction(values=np.where(none, np.nan, (heard * values).sum(axis=0)))
+        mean = np.asarray(sum(part[:, None] * self._wide(one) for part, one in zip(heard, said, strict=True)))
+        codes = np.where(none, ABSTAINED, mean.argmax(axis=1)).astype(np.int32)
+        return Prediction(codes=codes, proba=mean, classes=self._classes)

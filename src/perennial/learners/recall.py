@@ -31,9 +31,9 @@ class Recall:
     __slots__ = ("_last",)
 
     def __init__(self) -> None:
-        self._last: tuple[NDArray[Any], dict[int, tuple[object, Any]]] | None = None
+        self._last: tuple[NDArray[Any], object, dict[int, tuple[object, Any]]] | None = None
 
-    def of(self, rows: object, who: object, ask: Callable[[], Any]) -> Any:
+    def of(self, rows: object, who: object, ask: Callable[[], Any], under: object = None) -> Any:
         """What ``ask()`` gave when ``who`` was last asked about the same rows, else what it gives now.
 
         Parameters
@@ -44,15 +44,18 @@ class Recall:
             Who answers: told by its place in memory, and held as long as the answer is.
         ask : callable
             Gives the answer, which must not be changed by anybody.
+        under : object, optional
+            What the numbers of the rows mean, the schema of codes, where who answers goes by more than numbers: the
+            same numbers under another one are other rows.
         """
         if not isinstance(rows, np.ndarray) or len(rows) > MOST_ROWS or rows.dtype.hasobject:
             return ask()
         last = self._last
-        if last is None or not _same(last[0], rows):
-            last = self._last = (rows, {})
-        found = last[1].get(id(who))
+        if last is None or last[1] is not under or not _same(last[0], rows):
+            last = self._last = (rows, under, {})
+        found = last[2].get(id(who))
         if found is None or found[0] is not who:
-            found = last[1][id(who)] = (who, ask())
+            found = last[2][id(who)] = (who, ask())
         return found[1]
 
     def forget(self) -> None:

@@ -257,7 +257,7 @@ class FineTunedLearner:
         return canonical(
             {
                 "learner": KIND,
-                "module": [parts, repr(self._template)],
+                "module": [parts, repr(self._template), _plain_parts(self._template)],
                 "weights": _digest_of(self._template.state_dict()),
                 "settings": settings,
                 "encode": self._set.encode,
@@ -760,6 +760,31 @@ def _tensor(value: Any) -> Tensor:
 
 def _within(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+#: attributes that say nothing of one layer: weights and layers are told elsewhere, hooks and modes are none of it
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+
+
+def _plain_parts(module: nn.Module) -> list[Any]:
+    """What layers hold beside weights, by name: what a network says may hang on any of it.
+
+    A tensor is told by its content; an attribute that cannot be told makes the whole network untellable.
+    """
+    out: list[Any] = []
+    for name, layer in module.named_modules():
+        held = {key: value for key, value in vars(layer).items() if key not in _OF_EVERY_MODULE}
+        held |= {key: value for key, value in layer.named_buffers(recurse=False)}
+        out.append([name, sorted((key, _plain_part(value)) for key, value in held.items())])
+    return out
+
+
+def _plain_part(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return _digest_of({"": value})
+    if hasattr(value, "to_dict"):  # a configuration of Hugging Face
+        value = value.to_dict()
+    return canonical(value)
 
 
 def _digest_of(tensors: Mapping[str, Tensor]) -> str:

@@ -65,6 +65,7 @@ class TunedLearner(Around):
         self._split, self._trials = split, trials
         self._model: Learner | None = None
         self._chosen = 0
+        self._searched = False  # whether the last training was a search: what it chose is news once
         self._built = 0.0
 
     def _inside(self) -> Sequence[Learner]:
@@ -84,7 +85,7 @@ class TunedLearner(Around):
     @property
     def notes(self) -> tuple[str, ...]:
         """What was chosen, in words, after a fit."""
-        if self._model is None or not self._built:
+        if self._model is None or not self._searched:
             return ()
         return (f"tuned: {', '.join(f'{name}={value!r}' for name, value in self.chosen.items())}",)
 
@@ -113,6 +114,7 @@ class TunedLearner(Around):
         else:
             best = tried[0]
         new = self._with(best, self._templates[best].fit(examples, seed))
+        new._searched = True
         new._built = (cost + new._trained().row_trees(n)) / max(n, 1)
         return new
 
@@ -190,6 +192,7 @@ class UpdatableTuned(TunedLearner):
         assert isinstance(model, Updatable)
         if len(examples):
             model.update(examples, seed)
+            self._searched = False
             self._built = model.row_trees(len(examples)) / len(examples)
 
 
@@ -229,8 +232,8 @@ def _loss(model: Learner, examples: Examples) -> float:
             given = said.proba[np.arange(len(examples)), examples.codes]
             losses = -np.log(np.maximum(given, np.finfo(np.float64).eps))
         losses = np.where(said.codes == ABSTAINED, np.nan, losses)
-    told = ~np.isnan(losses)
-    if not told.any():
+    if np.isnan(losses).all():
         return float("inf")
-    weights = None if examples.weights is None else examples.weights[told]
-    return float(np.average(losses[told], weights=weights))
+    losses = np.where(np.isnan(losses), np.nanmax(losses), losses)  # who abstains is not spared the row
+    weights = examples.weights if examples.weights is not None and examples.weights.sum() > 0 else None
+    return float(np.average(losses, weights=weights))

@@ -12,6 +12,7 @@ from sklearn.naive_bayes import GaussianNB
 
 from perennial import learners
 from perennial.core.errors import ConfigError, LearnerError
+from perennial.core.features import Chunk, Features, Schema, Vocabulary
 from perennial.core.protocols import Accounts, Learner
 from perennial.core.records import Examples, Prediction
 from perennial.learners.committee import CommitteeLearner, committee, full, light
@@ -32,7 +33,7 @@ class Says(learners.plain.Logistic):
         return self._made()
 
     def _made(self) -> Any:
-        new = Says(self.p, self.row)
+        new = type(self)(self.p, self.row)
         new._state = super().begin()._state
         return new
 
@@ -94,7 +95,7 @@ def test_weights_are_those_of_fixed_share() -> None:
     said=st.lists(st.floats(0.02, 0.98), min_size=2, max_size=5),
     yes=st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=12),
     rate=st.floats(0.01, 2.0),
-    share=st.floats(0.0, 0.5),
+    share=st.floats(0.001, 0.5),
 )
 def test_the_regret_is_within_its_bound(said: list[float], yes: list[list[bool]], rate: float, share: float) -> None:
     """Whatever the labels, rate and share; and at a rate of one over the rows no gap is above 0."""
@@ -166,6 +167,53 @@ def test_who_abstains_has_no_say_and_neither_gains_nor_loses() -> None:
     assert {one["loss"] for one in first["experts"]} == {first["experts"][0]["loss"]}
 
 
+class Silent(Says):
+    """An expert that abstains from everything."""
+
+    def predict(self, features: Any) -> Prediction:
+        return Prediction(codes=np.full(len(features), -1, dtype=np.int32))
+
+
+def test_who_says_nothing_at_all_is_no_error() -> None:
+    """It has no probabilities to be asked for; a copy is made of nobody as long as nothing was counted."""
+    data = make_examples(40)
+    model = committee({"a": Says(0.8), "silent": Silent()}, champions=2, every=1).fit(data, 0)
+    np.testing.assert_allclose(model.predict(data.features).proba[:, 1], 0.8)  # type: ignore[index]
+    model.update(data, 0)
+    told = {one["name"]: one["loss"] for one in model.account()["experts"]}
+    assert told["a"] == told["silent"]
+    mute = committee({"a": Silent(), "b": Silent()}, champions=2, every=1).fit(data, 0)
+    mute.update(data, 0)
+    assert [one["name"] for one in mute.account()["experts"]] == ["a", "b"]
+    assert mute.account()["bound"] is None
+
+
+def test_an_exact_start_is_no_unit_for_ever() -> None:
+    """Labels that were constant, and met exactly, leave a unit by which later losses are still told."""
+    data = make_examples(60, task="regression")
+    still = replace(data, values=np.zeros(60))
+    model = committee({"a": learners.plain.Linear(), "b": learners.plain.Linear(ridge=1e9)}).fit(still, 0)
+    model.update(still, 0)
+    model.update(data, 1)
+    told = model.account()
+    assert told["regret"] <= told["bound"] < 1e5
+
+
+def test_the_same_codes_of_other_words_are_other_rows() -> None:
+    """What was said of a word is not said of the word that has its code elsewhere."""
+    red = make_examples(60, 1, categories=1, seed=1)
+    model = committee({"a": learners.hashed.FTRL(bits=10), "b": learners.hashed.AdaGrad(bits=10)}).fit(red, 0)
+    vocabulary = red.features.schema.vocabularies["c0"].words
+    other = Vocabulary([f"{word}-else" for word in vocabulary])
+    schema = Schema(red.features.schema.columns, {"c0": other})
+    chunks = [(Chunk(chunk.table, schema), index) for chunk, index in red.features.parts]
+    blue = Features(schema, chunks, len(red))
+    fresh = model.load(model.save())
+    expected = fresh.predict(blue).proba
+    model.predict(red.features)
+    np.testing.assert_array_equal(model.predict(blue).proba, expected)
+
+
 def test_frozen_experts_stay_and_experts_without_probabilities_are_refused() -> None:
     """An expert that cannot be updated is frozen after its fit; a ranking without probabilities cannot be weighed."""
     data = make_examples(60)
@@ -186,16 +234,15 @@ def test_the_state_is_held_to_its_size() -> None:
     roomy = committee(experts, champions=3, every=1).fit(make_examples(60), 0)
     for i, batch in enumerate(stream):
         roomy.update(batch, i)
-    alone = sum(one.size() for one in roomy.fit(make_examples(60), 0)._inside())  # type: ignore[attr-defined]
+    alone = max(one.size() for one in roomy._inside()) * 2  # type: ignore[attr-defined]
     tight = committee(experts, champions=3, every=1, most_bytes=alone + 1500).fit(make_examples(60), 0)
     for i, batch in enumerate(stream):
         tight.update(batch, i)
         assert tight.size() <= alone + 1500
         assert sum(weights(tight).values()) == pytest.approx(1.0)
     assert len(weights(tight)) < len(weights(roomy))
-    small = committee(experts, every=1, most_bytes=10).fit(make_examples(60), 0)
     with pytest.raises(LearnerError, match="most_bytes is 10"):
-        small.update(stream[0], 0)
+        committee(experts, most_bytes=10).fit(make_examples(60), 0)
 
 
 def test_regression_is_weighed_by_squared_error() -> None:
@@ -222,6 +269,7 @@ def test_regression_is_weighed_by_squared_error() -> None:
         (lambda: committee({"a@1": GaussianNB(), "b": GaussianNB()}), "experts"),
         (lambda: committee({"a": GaussianNB(), "b": GaussianNB()}, rate=0), "rate"),
         (lambda: committee({"a": GaussianNB(), "b": GaussianNB()}, share=1.0), "share"),
+        (lambda: committee({"a": GaussianNB(), "b": GaussianNB()}, share=0.0), "share"),
         (lambda: committee({"a": GaussianNB(), "b": GaussianNB()}, champions=-1), "champions"),
         (lambda: committee({"a": GaussianNB(), "b": GaussianNB()}, every=0), "every"),
         (lambda: committee({"a": GaussianNB(), "b": GaussianNB()}, most_bytes=0), "most_bytes"),

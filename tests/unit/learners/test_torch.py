@@ -616,3 +616,23 @@ def test_weights_of_rows_count() -> None:
         said = learner("torch.nn.Identity", rate=0.05, rows=16).fit(data, 1).predict(DATA.features)
         right.append(np.mean(np.array(said.classes)[said.codes] == DATA.y))
     assert right[0] > right[1] + 0.1
+
+
+class _Gain(nn.Module):
+    """Two networks of this class may differ in a plain number alone."""
+
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        self.line, self.gain = nn.Linear(4, 3), gain
+
+    def forward(self, rows: Any) -> Any:
+        return self.gain * self.line(rows)
+
+
+def test_a_plain_attribute_is_part_of_the_identity() -> None:
+    """Two networks that say different things are never taken for one another."""
+    made = []
+    for gain in (1.0, 0.0, 1.0):
+        torch.manual_seed(0)
+        made.append(learners.FineTuned(_Gain(gain)).identity())
+    assert made[0] == made[2] != made[1]

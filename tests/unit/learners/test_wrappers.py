@@ -273,3 +273,53 @@ def test_new_trees_come_to_weigh_little_where_there_is_nothing_new() -> None:
 
     assert step(turns=False) < 0.5
     assert step(turns=True) > step(turns=False)
+
+
+def test_updates_that_grow_nothing_leave_former_trees_alone() -> None:
+    """Rows that are all alike, as one row is, fade what is there and weigh nothing anew."""
+    pytest.importorskip("lightgbm")
+    path = {"estimator": "lightgbm.LGBMClassifier", "params": {"n_estimators": 10, "verbose": -1, "n_jobs": 1}}
+    data = make_examples(600, seed=2)
+    found = []
+    for weigh in (True, False):
+        model: Any = learners.Decayed(path, trees=5, gamma=0.9, weigh=weigh).fit(data.slice(0, 200), 0)
+        for i in range(3):
+            model.update(data.slice(200 + 100 * i, 300 + 100 * i), i)
+        before = [member.weight for member in model._state.members]
+        for i in range(12):
+            model.update(data.slice(500 + i, 501 + i), i)
+        after = [member.weight for member in model._state.members]
+        assert len(after) == len(before)
+        np.testing.assert_allclose(after[:-1], np.array(before[:-1]) * 0.9**12)
+        found.append(after)
+    assert len(found[0]) == len(found[1]) == 4
+
+
+def test_a_search_judged_by_rows_of_no_weight_is_judged_all_the_same() -> None:
+    """Their losses count alike."""
+    data = make_examples(200)
+    weights = np.ones(200)
+    weights[150:] = 0.0
+    model: Any = learners.Tuned(DecisionTreeClassifier(random_state=0), {"max_depth": [1, 6]}, split=0.25)
+    assert model.fit(replace(data, weights=weights), 0).chosen["max_depth"] in (1, 6)
+
+
+class _Gaps(learners.plain.Ridge):
+    """A regression that knows nothing of every other row."""
+
+    def predict(self, features: Any) -> Any:
+        said = super().predict(features)
+        values = said.values.copy()
+        values[::2] = np.nan
+        return replace(said, values=values)
+
+
+def test_a_member_that_abstains_from_rows_spoils_no_others() -> None:
+    """Weights stay numbers, and what nobody says is not said."""
+    data = make_examples(120, task="regression")
+    model: Any = learners.AccuracyUpdated(_Gaps(), size=3).fit(data.slice(0, 60), 0)
+    model.update(data.slice(60, 120), 0)
+    assert np.isfinite(model._weights).all()
+    values = model.predict(data.features).values
+    assert np.isnan(values[::2]).all()
+    assert np.isfinite(values[1::2]).all()
