@@ -27,6 +27,7 @@ model:
   estimator: lightgbm.LGBMClassifier
   params: {n_estimators: 30, num_leaves: 4, min_child_samples: 10, verbose: -1, n_jobs: 1}
   update: decayed
+  options: {weigh: false}
 strategies:
   daily, reset weekly: {hybrid: {every: 1d, reset: {every: 7d}, window: {sliding: 7d}}}
 initial: 5d

@@ -205,6 +205,10 @@ class Situation:
                 if getattr(self, field) is not None:
                     need = f"{what}, and none may be kept: leave it out, or keep data"
                     raise ConfigError(field, spell(getattr(self, field)), need)
+        if self.keep_for is not None and self.keep_for <= self.label_delay:
+            need = f"labels come after {spell(self.label_delay)}, when rows are gone, so that nothing can learn them: "
+            need += "keep rows longer, or keep none (--no-keep-data): a row is then held until its label is learned"
+            raise ConfigError("keep_for", spell(self.keep_for), need)
         if self.window is not None and self.keep_for is not None and self.window + self.label_delay > self.keep_for:
             need = f"it ends where labels are known, {spell(self.label_delay)} ago, and rows are kept for " + spell(
                 self.keep_for
@@ -274,9 +278,6 @@ def advise(given: Situation) -> Advice:
 def _way(given: Situation, family: Family, cadence: timedelta) -> tuple[Way, list[str]]:
     if not given.keep:
         why = "no raw row may be kept, and every training from scratch reads raw rows again: only updates are left"
-        return "stateful", [why, family.why_update]
-    if given.keep_for is not None and given.keep_for <= given.label_delay:
-        why = f"rows are gone after {spell(given.keep_for)}, before their labels are known: a window would be empty"
         return "stateful", [why, family.why_update]
     takes = given.retrain_takes
     if takes is not None and takes > cadence:
@@ -438,7 +439,8 @@ def _initial(given: Situation, cadence: timedelta, window: dict[str, Any] | None
         return cadence + given.label_delay
     if window is not None and "sliding" in window:
         return duration(window["sliding"], "window") + given.label_delay
-    return max(_CHECKPOINTS * cadence, timedelta(days=math.ceil(_ENOUGH / (given.rows_per_day or _ENOUGH))))
+    least = max(_CHECKPOINTS * cadence, timedelta(days=math.ceil(_ENOUGH / (given.rows_per_day or _ENOUGH))))
+    return least + given.label_delay  # the first training learns what has a label by then
 
 
 def _config(
@@ -478,11 +480,11 @@ def _config(
         "stream:",
         "  source: rows.parquet             # yours: a file, a folder, a table's URL",
         "  time: timestamp                  # the column of event times",
-        f"  label: {_flow({'column': 'label', 'delay': spell(given.label_delay)})}",
+        _label(given),
     ]
     if given.looks_back is not None:
         features = _flow({"build": "my_features:build", "lookback": spell(given.looks_back)})
-        lines.append(f"  features: {features}   # a function of yours; it sees past rows only")
+        lines.append(f"  # features: {features}   # write this function: it sees past rows only")
     lines += [
         f"  batch: {spell(min(cadence, DAY))}",
         f"model: {_flow(model)}"
@@ -495,14 +497,24 @@ def _config(
     if way != "stateless":
         mode = "before" if cadence >= _SELDOM else "after"
         what = "serves once evidence says that it is no worse" if mode == "before" else "is rolled back on evidence"
-        lines.append(f"gate: {{mode: {mode}}}   # a version {what}")
+        lines.append(f"gate: {{mode: {mode}}}   # a version {what}; backtests heed it too")
+        if family.weights:
+            lines.append("# gate: {mode: " + mode + ", golden: {file: golden.parquet}}   # and forgets no golden row")
     if not given.keep:
-        lines.append("retention: none                  # no raw row outlives the turn that learned it")
+        until = spell(_initial(given, cadence, window))
+        late = f", {spell(given.label_delay)} for each label" if given.label_delay else ""
+        lines.append(f"retention: none   # a row goes as it is learned: until then it waits, {until} at first{late}")
     elif given.keep_for is not None:
         lines.append(f"retention: {spell(given.keep_for)}")
     if given.worth is None:
-        lines.append("# cost: {retrain: 0.50, error: 1.00}   # in your money; then a report says what each would cost")
+        lines.append("# cost: {retrain: 0.50, update: 0.05, error: 1.00}   # in your money: a report then counts in it")
     return "\n".join(lines) + "\n"
+
+
+def _label(given: Situation) -> str:
+    if not given.label_delay:  # a delay of nothing is written by who knows it: a report says what it takes for granted
+        return "  label: {column: label}           # add `delay:` if it is known later, or every score is too good"
+    return f"  label: {_flow({'column': 'label', 'delay': spell(given.label_delay)})}"
 
 
 def _flow(value: Any) -> str:

@@ -261,11 +261,24 @@ def _warnings(prepared: Prepared, evaluation: Evaluation, accounts: Sequence[Acc
         found.append("no row could be scored: every strategy must predict rows whose labels become known")
     for account in accounts:
         found += [f"{account.result.name}: {caution}" for caution in cautions(prepared, account.job.learner)]
+        found += _held_back(account)
         try:
             account.job.learner.identity()
         except Unhashable as error:
             found.append(f"{account.result.name}: trainings are neither shared nor kept in the cache: {error}")
     return found
+
+
+def _held_back(account: Account) -> list[str]:
+    """What a gate kept from serving: a score is of what served."""
+    made, summary = len(account.result.versions), account.result._summary
+    if account.job.gate is None or account.job.gate.mode != "before" or summary.promoted >= made:
+        return []
+    return [
+        f"{account.result.name}: the gate let {summary.promoted} of {made} versions serve and turned "
+        f"{summary.rejected} down; the others were on trial at the end, or gave way to newer ones. Without `gate` all "
+        "of them serve"
+    ]
 
 
 def _iso(at: int) -> str:

@@ -28,7 +28,7 @@ class Summary:
 
     ``segments`` names the files of predictions in order, each with its number of probability columns (None: the model
     gave none). ``staleness_sum`` and ``staleness_max`` are over predicted rows, in microseconds. ``committee`` is what
-    the last model told of its experts.
+    the last model told of its experts. ``promoted`` and ``rejected`` count verdicts.
     """
 
     task: TaskKind
@@ -49,6 +49,8 @@ class Summary:
     quarantined: tuple[tuple[int, str], ...] = ()
     notes: tuple[str, ...] = ()
     committee: Mapping[str, Any] | None = None
+    promoted: int = 0
+    rejected: int = 0
 
 
 @final
@@ -96,6 +98,7 @@ class Spill:
         self._versions: list[Version] = []
         self._quarantined: list[tuple[int, str]] = []
         self._notes: Counter[str] = Counter()
+        self._verdicts: Counter[str] = Counter()
         self._classes: tuple[Label, ...] = ()
 
     def commit(self, turn: Turn) -> None:
@@ -118,6 +121,7 @@ class Spill:
         self._shared += turn.shared_trainings
         self._late += turn.late
         self._notes.update(turn.notes)
+        self._verdicts.update(verdict.outcome for verdict in turn.verdicts)
         if turn.quarantined is not None:
             self._quarantined.append((turn.now, turn.quarantined))
         if turn.predicted is not None:
@@ -199,6 +203,8 @@ class Spill:
             turns=self._turns,
             quarantined=tuple(self._quarantined),
             committee=committee,
+            promoted=self._verdicts["promote"],
+            rejected=self._verdicts["reject"],
             notes=tuple(note if n == 1 else f"{note} ({n} times)" for note, n in self._notes.items()),
         )
 

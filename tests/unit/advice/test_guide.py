@@ -63,11 +63,19 @@ def test_without_raw_rows_only_updates_are_left() -> None:
         assert "no raw row may be kept" in said(advice)
 
 
-def test_rows_that_are_gone_before_their_labels_leave_no_window() -> None:
-    """Kept for a week, labelled after a month: a window would be empty."""
-    advice = advise(Situation(family="forest", label_delay=30 * DAY, keep_for=7 * DAY, cadence=DAY))
-    assert advice.way == "stateful"
-    assert "before their labels are known" in said(advice)
+def test_rows_that_are_gone_before_their_labels_teach_nobody() -> None:
+    """Kept for a week, labelled after a month: neither a window nor an update could learn them."""
+    with pytest.raises(ConfigError, match="when rows are gone") as caught:
+        Situation(family="forest", label_delay=30 * DAY, keep_for=7 * DAY, cadence=DAY)
+    assert caught.value.field == "keep_for"
+
+
+def test_the_first_training_waits_for_its_labels() -> None:
+    """The initial period holds what has a label by its end, also where no window says so."""
+    for family in ("boosting", "linear", "forest"):
+        advice = advise(Situation(family=family, label_delay=60 * DAY, keep=False, cadence=DAY))
+        assert "initial: 68d" in advice.config
+        assert "60d for each label" in advice.config
 
 
 def test_a_training_longer_than_the_interval_is_no_choice() -> None:
@@ -152,4 +160,4 @@ def test_every_configuration_is_one(family: str, task: str) -> None:
         kinds = {strategy.kind for strategy in config.strategies.values()} - {"frozen", "hybrid"}
         assert kinds == ({"stateless", "stateful"} if advice.way == "both" else {advice.way})
         assert all(line in advice.config for line in (f"# - {reason}" for reason in advice.reasons))
-        assert f"delay: {spell(delay)}" in advice.config
+        assert (f"delay: {spell(delay)}" in advice.config) == bool(delay)
