@@ -50,14 +50,14 @@ def test_the_two_commands_are_targets():
 
 
 def test_the_commands_for_ones_own_file_run(tmp_path):
-    """`init` and `backtest`, as written, on a file called history.parquet."""
+    """`advise`, and `init` and `backtest`, as written, on a file called history.parquet."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=800)
     at = pd.date_range("2026-01-01", periods=800, freq="6h")
     pd.DataFrame({"at": at, "x": x, "y": np.where(x + rng.normal(size=800) > 0, "a", "b")}).to_parquet(
         tmp_path / "history.parquet"
     )
-    for line in blocks("sh")[1].strip().splitlines():
+    for line in "".join(blocks("sh")[1:3]).strip().splitlines():
         program, *arguments = shlex.split(line, comments=True)
         assert program == ".venv/bin/perennial"
         done = subprocess.run(
