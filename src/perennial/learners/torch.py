@@ -774,7 +774,7 @@ def _plain_parts(module: nn.Module) -> list[Any]:
     out: list[Any] = []
     for name, layer in module.named_modules():
         held = {key: value for key, value in vars(layer).items() if key not in _OF_EVERY_MODULE}
-        held |= {key: value for key, value in layer.named_buffers(recurse=False)}
+        held |= dict(layer.named_buffers(recurse=False))
         out.append([name, sorted((key, _plain_part(value)) for key, value in held.items())])
     return out
 

@@ -228,9 +228,9 @@ class Weighing:
         if out:
             notes.append(f"left out, since they answered too few rows or have no {self._loss.name}: {'; '.join(out)}")
         prices = self._prices
-        if prices is not None and prices.retrain and not prices.update and not prices.cpu_hour:
-            if any(c.result is not None and c.result.costs["updates"] for c in able if not c.line):
-                notes.append("updates have no price and count as free: set `cost: {update: ...}` or `cpu_hour`")
+        updated = any(c.result is not None and c.result.costs["updates"] for c in able if not c.line)
+        if prices is not None and prices.retrain and not (prices.update or prices.cpu_hour) and updated:
+            notes.append("updates have no price and count as free: set `cost: {update: ...}` or `cpu_hour`")
         if self._evaluation.stride > 1:
             notes.append(f"{self._evaluation.stride} neighbouring batches count as one")
         return tuple(notes)
