@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from perennial.core.errors import LearnerError
 from perennial.core.features import Features
-from perennial.core.protocols import Learner, Memorises, Pickled, Sized, Trust
+from perennial.core.protocols import Learner, Memorises, Pickled, Servable, Serving, Sized, Trust
 from perennial.core.records import ABSTAINED, Examples, Prediction, TaskKind
+from perennial.learners.export import Exportable, Files
 from perennial.learners.saved import Codec, codec_of, within
 
 CODECS: tuple[Codec, ...] = ("native", "skops", "pickle")  #: of what is inside, from the safest on
@@ -62,6 +63,38 @@ class Around(ABC):
                 raise LearnerError(f"{one.name} does not say how large it is: leave out the gate's largest_bytes")
             total += one.size()
         return total
+
+
+class AroundOne(Around):
+    """A learner around a single other one, whose model it asks as it is."""
+
+    def __init__(self, learner: Learner) -> None:
+        self._learner = learner
+        self._model: Learner | None = None
+
+    def _inside(self) -> Sequence[Learner]:
+        return [self._learner if self._model is None else self._model]
+
+    def _trained(self) -> Learner:
+        if self._model is None:
+            raise LearnerError(f"{self.name} was not fitted: call fit")
+        return self._model
+
+    def predict(self, features: Features) -> Prediction:
+        """What the model inside says."""
+        return self._trained().predict(features)
+
+    def serving(self) -> Serving | None:
+        """The quickest form of the model inside."""
+        model = self._trained()
+        return model.serving() if isinstance(model, Servable) else None
+
+    def exported(self, trust: Trust) -> Files:
+        """The files of the model inside."""
+        model = self._trained()
+        if not isinstance(model, Exportable):
+            raise LearnerError(f"{model.name} has no plain form: its type has no method `exported`")
+        return model.exported(trust)
 
 
 def saved(models: Sequence[Learner], trust: Trust) -> tuple[list[bytes], Codec]:

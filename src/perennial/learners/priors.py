@@ -12,7 +12,6 @@ Computation 14. Here the new shares are counted among the newest labels, not est
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Self, final
 
 import numpy as np
@@ -21,10 +20,10 @@ from numpy.typing import NDArray
 from perennial.core.errors import ConfigError, LearnerError
 from perennial.core.features import Features
 from perennial.core.identity import canonical, digest
-from perennial.core.protocols import LOCAL, Learner, Servable, Serving, Trust
+from perennial.core.protocols import LOCAL, Learner, Serving, Trust
 from perennial.core.records import Examples, Label, Prediction
-from perennial.learners.around import CODECS, Around, loaded
-from perennial.learners.export import Exportable, Files, as_json
+from perennial.learners.around import CODECS, AroundOne, loaded
+from perennial.learners.export import Files, as_json
 from perennial.learners.saved import codec_of, join, pack, part, unpack
 
 Floats = NDArray[np.float64]
@@ -34,7 +33,7 @@ _FLOOR = 1e-6  #: probabilities below it count as it: no ratio lifts a 0 that wa
 
 
 @final
-class PriorCorrectedLearner(Around):
+class PriorCorrectedLearner(AroundOne):
     """A classifier that is trained once, and follows the shares of its classes; see ``learners.PriorCorrected``.
 
     Parameters
@@ -54,15 +53,12 @@ class PriorCorrectedLearner(Around):
             raise ConfigError("memory", memory, "give the labels after which an older one counts half, e.g. 1000")
         if not bound > 1:
             raise ConfigError("bound", bound, "give the greatest factor of a correction, more than 1, e.g. 20")
-        self._learner, self._memory, self._bound = learner, float(memory), float(bound)
-        self._model: Learner | None = None
+        super().__init__(learner)
+        self._memory, self._bound = float(memory), float(bound)
         self._classes: tuple[Label, ...] = ()
         self._then: Floats = np.empty(0)  # mass of the classes in training
         self._now: Floats = np.empty(0)  # mass of the newest labels
         self._built = 0.0
-
-    def _inside(self) -> Sequence[Learner]:
-        return [self._learner if self._model is None else self._model]
 
     @property
     def name(self) -> str:
@@ -108,12 +104,11 @@ class PriorCorrectedLearner(Around):
 
     def predict(self, features: Features) -> Prediction:
         """The corrected probabilities and the class of the highest; rows that the inside abstains from stay so."""
-        return self._corrected(self._trained().predict(features))
+        return self._corrected(super().predict(features))
 
     def serving(self) -> Serving | None:
         """The correction of what the inside's own quickest form says."""
-        model = self._trained()
-        inside = model.serving() if isinstance(model, Servable) else None
+        inside = super().serving()
         return None if inside is None else lambda matrix: self._corrected(inside(matrix))
 
     def save(self, trust: Trust = LOCAL) -> bytes:
@@ -137,10 +132,7 @@ class PriorCorrectedLearner(Around):
 
     def exported(self, trust: Trust) -> Files:
         """The files of the inside, and the factors as JSON."""
-        model = self._trained()
-        if not isinstance(model, Exportable):
-            raise LearnerError(f"{model.name} has no plain form: its type has no method `exported`")
-        inner = model.exported(trust)
+        inner = super().exported(trust)
         factors = np.exp(self._logs(self._classes)).tolist()
         facts = {"classes": self._classes, "factors": factors, "floor": _FLOOR}
         names = {n: n if len(inner.files) == 1 else f"model/{n}" for n in inner.files}
@@ -164,11 +156,6 @@ class PriorCorrectedLearner(Around):
         new = type(self)(self._learner, memory=self._memory, bound=self._bound)
         new._model = model
         return new
-
-    def _trained(self) -> Learner:
-        if self._model is None:
-            raise LearnerError(f"{self.name} was not fitted: call fit")
-        return self._model
 
     def _aged(self, mass: Floats, examples: Examples) -> Floats:
         """The mass of labels after these, each of which ages all before it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Self, final
 
@@ -13,17 +12,16 @@ import pyarrow as pa
 from perennial.core.errors import ConfigError, FormatError, LearnerError
 from perennial.core.features import Chunk, Column, Features, Kind, Schema, Vocabulary
 from perennial.core.identity import canonical, digest
-from perennial.core.protocols import LOCAL, Learner, Servable, Serving, Trust
-from perennial.core.records import Examples, Prediction
-from perennial.learners.around import CODECS, Around, joined, loaded
-from perennial.learners.export import Exportable, Files
+from perennial.core.protocols import LOCAL, Learner, Trust
+from perennial.core.records import Examples
+from perennial.learners.around import CODECS, AroundOne, joined, loaded
 from perennial.learners.saved import codec_of, join, pack, part, unpack
 
 _ARRAYS = ("rows", "time", "codes", "values", "weights")
 
 
 @final
-class WindowedLearner(Around):
+class WindowedLearner(AroundOne):
     """A learner that is fitted anew on its newest rows; see :func:`perennial.learners.Rebuilt`.
 
     Parameters
@@ -40,14 +38,11 @@ class WindowedLearner(Around):
         for field, number in (("rows", rows), ("every", every)):
             if not isinstance(number, int) or number < 1:
                 raise ConfigError(field, number, "give a positive whole number")
-        self._learner, self._rows, self._every = learner, rows, every
-        self._model: Learner | None = None
+        super().__init__(learner)
+        self._rows, self._every = rows, every
         self._window: tuple[Examples, ...] = ()
         self._since = 0  # updates since the last fit
         self._built = 0.0  # trees per row of the last training
-
-    def _inside(self) -> Sequence[Learner]:
-        return [self._learner if self._model is None else self._model]
 
     @property
     def name(self) -> str:
@@ -92,15 +87,6 @@ class WindowedLearner(Around):
             self._rebuild(seed)
             self._built *= len(joined(self._window)) / len(examples)
 
-    def predict(self, features: Features) -> Prediction:
-        """What the last fitted model says."""
-        return self._trained().predict(features)
-
-    def serving(self) -> Serving | None:
-        """The quickest form of the last fitted model."""
-        model = self._trained()
-        return model.serving() if isinstance(model, Servable) else None
-
     def save(self, trust: Trust = LOCAL) -> bytes:
         """The model as it saves itself, and the window's rows in an Arrow stream."""
         inner, window = self._trained().save(trust), joined(self._window)
@@ -116,13 +102,6 @@ class WindowedLearner(Around):
         new._since, new._built = state["since"], state["built"]
         return new
 
-    def exported(self, trust: Trust) -> Files:
-        """The files of the model: the window is not needed to ask it."""
-        model = self._trained()
-        if not isinstance(model, Exportable):
-            raise LearnerError(f"{model.name} has no plain form: its type has no method `exported`")
-        return model.exported(trust)
-
     def digest(self) -> str:
         """Digest of the model, the window's rows and the place between two fits."""
         window = joined(self._window)
@@ -137,11 +116,6 @@ class WindowedLearner(Around):
     def row_trees(self, rows: int) -> int:
         """What the last training cost: nothing between two fits."""
         return round(rows * self._built)
-
-    def _trained(self) -> Learner:
-        if self._model is None:
-            raise LearnerError(f"{self.name} was not fitted: call fit")
-        return self._model
 
     def _keep(self, examples: Examples) -> None:
         schema = examples.features.schema

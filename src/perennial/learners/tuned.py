@@ -10,12 +10,10 @@ from typing import Any, Self
 import numpy as np
 
 from perennial.core.errors import ConfigError, LearnerError
-from perennial.core.features import Features
 from perennial.core.identity import canonical, digest
-from perennial.core.protocols import LOCAL, Learner, Servable, Serving, Trust, Updatable
-from perennial.core.records import ABSTAINED, Examples, Prediction, align
-from perennial.learners.around import CODECS, Around, loaded
-from perennial.learners.export import Exportable, Files
+from perennial.core.protocols import LOCAL, Learner, Trust, Updatable
+from perennial.core.records import ABSTAINED, Examples, align
+from perennial.learners.around import CODECS, AroundOne, loaded
 from perennial.learners.saved import codec_of, join, pack, part, unpack
 
 Choice = dict[str, Any]
@@ -43,7 +41,7 @@ def tune(
     return kind(templates, choices, split=split, trials=trials)
 
 
-class TunedLearner(Around):
+class TunedLearner(AroundOne):
     """The learner with the parameters that did best on the newest part of the window.
 
     Parameters
@@ -61,15 +59,12 @@ class TunedLearner(Around):
     def __init__(
         self, templates: Sequence[Learner], choices: Sequence[Choice], *, split: float, trials: int | None
     ) -> None:
+        super().__init__(templates[0])
         self._templates, self._choices = tuple(templates), tuple(choices)
         self._split, self._trials = split, trials
-        self._model: Learner | None = None
         self._chosen = 0
         self._searched = False  # whether the last training was a search: what it chose is news once
         self._built = 0.0
-
-    def _inside(self) -> Sequence[Learner]:
-        return [self._templates[0] if self._model is None else self._model]
 
     @property
     def name(self) -> str:
@@ -118,15 +113,6 @@ class TunedLearner(Around):
         new._built = (cost + new._trained().row_trees(n)) / max(n, 1)
         return new
 
-    def predict(self, features: Features) -> Prediction:
-        """What the chosen model says."""
-        return self._trained().predict(features)
-
-    def serving(self) -> Serving | None:
-        """The quickest form of the chosen model."""
-        model = self._trained()
-        return model.serving() if isinstance(model, Servable) else None
-
     def save(self, trust: Trust = LOCAL) -> bytes:
         """Which choice it is, and what its model saves."""
         inner = self._trained().save(trust)
@@ -139,13 +125,6 @@ class TunedLearner(Around):
         new = self._with(state["chosen"], loaded(self._templates[state["chosen"]], inner, trust))
         new._built = state["built"]
         return new
-
-    def exported(self, trust: Trust) -> Files:
-        """The files of the chosen model."""
-        model = self._trained()
-        if not isinstance(model, Exportable):
-            raise LearnerError(f"{model.name} has no plain form: its type has no method `exported`")
-        return model.exported(trust)
 
     def digest(self) -> str:
         """Digest of the chosen model's state and of the choice."""
@@ -166,11 +145,6 @@ class TunedLearner(Around):
         new = type(self)(self._templates, self._choices, split=self._split, trials=self._trials)
         new._chosen, new._model = chosen, model
         return new
-
-    def _trained(self) -> Learner:
-        if self._model is None:
-            raise LearnerError(f"{self.name} was not fitted: call fit")
-        return self._model
 
 
 class UpdatableTuned(TunedLearner):
